@@ -1,0 +1,1 @@
+"""Rendered goods, the demo encoders' training, and the demo scenario."""

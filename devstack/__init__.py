@@ -1,0 +1,1 @@
+"""Real Kafka, PostgreSQL with pgvector and Redis as local processes, for the demo, tests and laptops."""

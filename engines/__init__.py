@@ -1,0 +1,1 @@
+"""Encoders: manifest, quantization, building and running. Knows no Kafka and no database."""
