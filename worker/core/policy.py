@@ -1,0 +1,90 @@
+"""What decides: category profiles and score calibrations, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rectangle = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the view
+CellKey = tuple[str, str, str, str]  # category, view, engine digest, backend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewRequirement:
+    """One role of a category. `masked` regions vary by nature (serial digits) and do not count as deviation."""
+
+    view: str
+    required: bool
+    critical: bool = False
+    masked: tuple[Rectangle, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityLimits:
+    """A view outside these is named in the reasons and asked for again. Units: see engines.decode.QualityMeasures."""
+
+    min_sharpness: float = 0.0
+    min_brightness: float = 0.0
+    max_brightness: float = 1.0
+    max_clipped: float = 1.0
+    max_glare: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryProfile:
+    """`alpha_accept` bounds fakes called genuine, `alpha_reject` genuine called fake; `prior_genuine` is declared."""
+
+    category: str
+    views: tuple[ViewRequirement, ...]
+    alpha_accept: float = 0.01
+    alpha_reject: float = 0.02
+    prior_genuine: float = 0.5
+    min_references: int = 2
+    quality: QualityLimits = QualityLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewCalibration:
+    """Logistic map from a view's features to log-odds of genuine, fitted for one cell (score calibration).
+
+    `weights` [f] and `bias` act on features standardised by `mean` [f] and `scale` [f]; the features and their order
+    are core.fusion.VIEW_FEATURES. `level` says what was pooled: cell, category or global.
+    """
+
+    weights: NDArray[np.float64]
+    bias: float
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    n: int
+    level: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreCalibration:
+    """The score calibration of one set of engines.
+
+    `genuine_scores` and `counterfeit_scores` by category are the fused scores of the conformal calibration items,
+    ascending, disjoint from the references and from the items that fitted `views`. `jitter` is the measured spread of
+    a fused score over batch sizes and neighbours: a score that close to a threshold is inconclusive.
+    """
+
+    calibration_id: str
+    backend: str
+    engine_digests: frozenset[str]
+    views: Mapping[CellKey, ViewCalibration]
+    genuine_scores: Mapping[str, NDArray[np.float64]]
+    counterfeit_scores: Mapping[str, NDArray[np.float64]]
+    levels: Mapping[str, str] = field(default_factory=dict)  # category -> category | global
+    min_references: int = 0
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Profiles by category and the active calibrations; empty means that every verdict is inconclusive."""
+
+    profiles: Mapping[str, CategoryProfile] = field(default_factory=dict)
+    calibrations: tuple[ScoreCalibration, ...] = ()

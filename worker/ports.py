@@ -1,0 +1,163 @@
+"""The worker's ports: what the pipeline needs of the world, in Protocols of at most four methods.
+
+Each has a real adapter and an in-memory twin in worker.adapters, and both pass one suite in tests/contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from schemas.job import AuthenticationJob, JobView
+from schemas.message import InputRecord, OutputRecord, Source
+from worker.core.evidence import JobEvidence, ReuseHit, UnusableView, ViewMatch, ViewProbe
+from worker.core.gallery import GallerySnapshot
+from worker.outcomes import Outcome
+
+
+class JobSource(Protocol):
+    """The consumer side. Called by the intake thread only, save `paused`, which tells any thread."""
+
+    def poll(self, timeout_s: float) -> InputRecord | None:
+        """Return the next record of the present assignment, or None. Rebalance callbacks run inside."""
+
+    def pause(self, partitions: Iterable[tuple[str, int]]) -> None: ...
+
+    def resume(self, partitions: Iterable[tuple[str, int]]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Publisher(Protocol):
+    """The producer side. Called by the settle thread only."""
+
+    def commit(self, outputs: Sequence[OutputRecord], offsets: Mapping[tuple[str, int], int]) -> None:
+        """Produce `outputs` and commit `offsets` (next offset to read) in one transaction.
+
+        Raises AbortTransaction when nothing was committed (the caller keeps or drops what it holds by ownership) and
+        Fatal when the process must end. After a transaction of unknown outcome it replaces the producer and returns
+        normally if the group's committed offsets show that the transaction did commit.
+        """
+
+    def committed(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+        """The group's committed offsets as the broker has them now."""
+
+    def close(self) -> None: ...
+
+
+class ImageSource(Protocol):
+    """Gets the bytes of one view. Called by many fetch threads."""
+
+    def fetch(self, job: AuthenticationJob, view: JobView) -> bytes | UnusableView:
+        """Return verified bytes, or why the view is unusable. Raises RetryJob for a transient fault of this image
+        and ServiceUnavailable where the deployment's own store is away."""
+
+
+class PendingViews(Protocol):
+    def result(self) -> list[ViewProbe | UnusableView]:
+        """Wait for the device; one entry a request, in order."""
+
+
+class ViewEncoder(Protocol):
+    """Decodes and encodes batches of views of many jobs. Owned by the embed thread."""
+
+    def start(self, requests: Sequence[EncodeView]) -> PendingViews: ...
+
+    @property
+    def degraded(self) -> bool:
+        """True while a fallback engine serves."""
+
+    def close(self) -> None: ...
+
+
+class EncodeView(Protocol):
+    """One view to encode. `encoder` is the name that the settings map (category, view) to."""
+
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def view(self) -> JobView: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def encoder(self) -> str: ...
+
+
+class Matcher(Protocol):
+    """Compares probes with a gallery: the NumPy twin, or a device."""
+
+    def match(
+        self, job: AuthenticationJob, probes: Sequence[ViewProbe], gallery: GallerySnapshot
+    ) -> list[ViewMatch]: ...
+
+
+class Gallery(Protocol):
+    """An exact in-memory mirror a tenant."""
+
+    def snapshot(self, tenant: str) -> GallerySnapshot:
+        """The mirror as of the last refresh; loads a tenant that is not mirrored yet."""
+
+    def refresh(self) -> None:
+        """Reload tenants whose revision moved. Called by the gallery's own thread."""
+
+    def close(self) -> None: ...
+
+
+class ResultStore(Protocol):
+    """Postgres is the truth. Called by the settle thread only."""
+
+    def reused(self, jobs: Sequence[JobEvidence]) -> list[tuple[ReuseHit, ...]]:
+        """Photographs seen before in other jobs of the tenant under another SKU or subject, job by job."""
+
+    def settle(self, outcomes: Sequence[Outcome]) -> list[OutputRecord]:
+        """Write the outcomes in one transaction, idempotently, and return the one output record of each, in order.
+
+        The first outcome of a (tenant, job_id) wins; later ones are answered with the stored bytes. Raises
+        ServiceUnavailable after its bounded retries.
+        """
+
+    def close(self) -> None: ...
+
+
+class EvidenceStore(Protocol):
+    """Keeps verified view bytes by (tenant, sha256) as the setting says: off, inconclusive or all."""
+
+    def put(self, tenant: str, sha256: str, data: bytes) -> None: ...
+
+    def get(self, tenant: str, sha256: str) -> bytes | None: ...
+
+
+class JobStatus(Protocol):
+    """Tells the upload API how far a job is. Optional: a failure is counted, never raised."""
+
+    def running(self, jobs: Sequence[AuthenticationJob]) -> None: ...
+
+    def done(self, outputs: Sequence[tuple[AuthenticationJob, str]]) -> None: ...
+
+
+class ProbeCache(Protocol):
+    """Caches encoder outputs by (tenant, image digest, engine digest, backend, decoder) with a MAC.
+
+    A bad or missing value is a miss; a failure of the service is a miss.
+    """
+
+    def get_many(self, requests: Sequence[EncodeView]) -> list[ViewProbe | None]: ...
+
+    def put_many(self, entries: Sequence[tuple[EncodeView, ViewProbe]]) -> None: ...
+
+
+__all__ = [
+    "EncodeView",
+    "EvidenceStore",
+    "Gallery",
+    "ImageSource",
+    "JobSource",
+    "JobStatus",
+    "Matcher",
+    "PendingViews",
+    "ProbeCache",
+    "Publisher",
+    "ResultStore",
+    "Source",
+    "ViewEncoder",
+]
