@@ -1,0 +1,37 @@
+"""Why an engine was not taken into service. One tree:
+
+EngineRefused   the file, its manifest or its signature is not acceptable; `code` is one of RefusalCode
+RunnerFailed    the backend failed while running an accepted engine
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class RefusalCode(enum.StrEnum):
+    """The closed set of reasons to refuse an engine."""
+
+    MANIFEST_MISSING = "manifest_missing"
+    MANIFEST_INVALID = "manifest_invalid"
+    MODEL_MISSING = "model_missing"
+    KEY_UNKNOWN = "key_unknown"
+    SIGNATURE_INVALID = "signature_invalid"
+    DIGEST_MISMATCH = "digest_mismatch"
+    GOLDEN_MISMATCH = "golden_mismatch"
+    OUTPUTS_UNEXPECTED = "outputs_unexpected"
+    BACKEND_UNAVAILABLE = "backend_unavailable"
+    ENCODER_UNKNOWN = "encoder_unknown"
+
+
+class EngineRefused(Exception):
+    """An engine that must not be used. The message names what was found; `fix` says what to do."""
+
+    def __init__(self, code: RefusalCode, message: str, fix: str) -> None:
+        super().__init__(f"{code.value}: {message}. Fix: {fix}")
+        self.code = code
+        self.fix = fix
+
+
+class RunnerFailed(Exception):
+    """The backend raised while running a batch; the cause is chained."""
