@@ -257,7 +257,7 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError(f"ASSAY_SETTINGS_FILE names {toml_file}, which is no file; correct it or unset it")
     _refuse_unknown(os.environ)
     try:
-        return Settings(_secrets_dir=os.environ.get("ASSAY_SECRETS_DIR"), **overrides)  # type: ignore[call-arg]
+        return Settings(_secrets_dir=os.environ.get("ASSAY_SECRETS_DIR"), **overrides)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(error))) from None
 

@@ -42,6 +42,7 @@ class Embedded:
     received: Received
     evidence: JobEvidence
     policy: Policy
+    images: tuple[tuple[JobView, bytes], ...] = field(repr=False, default=())  # for the evidence store
 
 
 Settleable = Embedded | Outcome
