@@ -1,0 +1,67 @@
+"""Puts an engines.session.EncoderSession behind the ViewEncoder port: names become roles, faults become codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from engines.runner import EngineInfo
+from engines.session import EncodeRequest, EncoderSession, ImageFault, PendingBatch, ViewFeatures
+from schemas.codes import ViewCode
+from schemas.verdict import EngineUse
+from worker.core.evidence import UnusableView, ViewProbe
+from worker.ports import EncodeView
+
+
+class SessionEncoder:
+    """Implements ports.ViewEncoder over one session. Owned by the thread that calls `start`."""
+
+    degraded = False
+
+    def __init__(self, session: EncoderSession) -> None:
+        self._session = session
+        self.engines: Mapping[str, EngineUse] = {name: engine_use(i) for name, i in session.engines.items()}
+
+    def start(self, requests: Sequence[EncodeView]) -> SessionPending:
+        batch = [EncodeRequest(blob=request.data, encoder=request.encoder) for request in requests]
+        return SessionPending(requests, self._session.start(batch), self.engines)
+
+    def close(self) -> None:
+        self._session.close()
+
+
+class SessionPending:
+    def __init__(self, requests: Sequence[EncodeView], pending: PendingBatch, engines: Mapping[str, EngineUse]) -> None:
+        self._requests = requests
+        self._pending = pending
+        self._engines = engines
+
+    def result(self) -> list[ViewProbe | UnusableView]:
+        answers = zip(self._requests, self._pending.result(), strict=True)
+        return [self._translate(request, answer) for request, answer in answers]
+
+    def _translate(self, request: EncodeView, answer: ViewFeatures | ImageFault) -> ViewProbe | UnusableView:
+        view = request.view
+        if isinstance(answer, ImageFault):
+            return UnusableView(view=view.view, sha256=view.sha256, code=ViewCode(answer.code), detail=answer.message)
+        return ViewProbe(
+            view=view.view,
+            sha256=view.sha256,
+            engine=self._engines[request.encoder],
+            embedding=answer.embedding,
+            patches=answer.patches,
+            patch_grid=answer.engine.patch_grid,
+            attention=answer.attention,
+            quality=answer.quality.as_dict(),
+            phash=answer.phash,
+            source_size=answer.source_size,
+        )
+
+
+def engine_use(info: EngineInfo) -> EngineUse:
+    return EngineUse(
+        name=info.name,
+        digest=info.digest,
+        backend=info.backend,
+        precision=info.precision,
+        embedding_space=info.embedding_space,
+    )

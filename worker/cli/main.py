@@ -1,0 +1,63 @@
+"""The `assay` command: mounts one module a group of commands."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from worker.cli import (
+    calibrate,
+    devstack,
+    dlq,
+    enroll,
+    migrate,
+    report,
+    results,
+    review,
+    schema,
+    submit,
+    topics,
+    worker,
+)
+from worker.errors import AssayError, Fatal
+
+app = typer.Typer(
+    name="assay",
+    help="Authenticate goods from photographs: jobs from Kafka in, verdicts out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(devstack.app, name="devstack")
+app.add_typer(migrate.app, name="migrate")
+app.add_typer(topics.app, name="topics")
+app.add_typer(enroll.app, name="enroll")
+app.add_typer(results.app, name="results")
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(schema.app, name="schema")
+app.command("worker")(worker.worker)
+app.command("calibrate")(calibrate.calibrate)
+app.command("submit")(submit.submit)
+app.command("report")(report.report)
+app.command("review")(review.review)
+
+
+def main() -> None:
+    """Run a command. A wrong setting or a missing service is one line on standard error, never a stack trace."""
+    try:
+        app()
+    except Fatal as error:
+        _say(error)
+        sys.exit(error.exit_code)
+    except AssayError as error:
+        _say(error)
+        sys.exit(2)
+
+
+def _say(error: Exception) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]assay:[/] {error}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""The embed stage: one thread cuts batches over many jobs, keeps the encoder busy and completes jobs."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from schemas.codes import ErrorCode
+from schemas.job import JobView
+from worker.batching import Batch, Batcher, BatchLimits
+from worker.core.evidence import JobEvidence, StageTimes, UnusableView, ViewProbe
+from worker.core.gallery import GallerySnapshot
+from worker.core.matching import nearest_skus
+from worker.fetching import no_usable_view, rejected
+from worker.handoff import Handoff
+from worker.observe import Meter
+from worker.ports import Gallery, Matcher, PendingViews, ProbeCache, ViewEncoder
+from worker.work import Embedded, Fetched, Received, Settleable
+
+EncoderName = Callable[[str, str], str]  # (category, view) -> encoder
+IDLE_WAIT_S = 0.5
+
+
+@dataclass(slots=True, kw_only=True)
+class Assembly:
+    """A job whose views come back from different batches, in any order. Owned by the embed thread."""
+
+    fetched: Fetched
+    started_s: float
+    waiting: int
+    results: dict[str, ViewProbe | UnusableView] = field(default_factory=dict)
+
+    @property
+    def received(self) -> Received:
+        return self.fetched.received
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewToEncode:
+    """An image on its way to the encoder, with the job that waits for it."""
+
+    tenant: str
+    view: JobView
+    data: bytes = field(repr=False)
+    encoder: str
+    assembly: Assembly = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    batch: Batch[ViewToEncode]
+    pending: PendingViews
+    started_s: float
+
+
+class EmbedStage:
+    """Keeps up to `depth` batches in flight: while one is read back, the next one already decodes and infers."""
+
+    def __init__(
+        self,
+        *,
+        encoder: ViewEncoder,
+        matcher: Matcher,
+        gallery: Gallery,
+        cache: ProbeCache,
+        encoder_name: EncoderName,
+        fetched: Handoff[Fetched],
+        settle: Handoff[Settleable],
+        limits: BatchLimits,
+        depth: int,
+        keep_images: bool,
+        meter: Meter,
+    ) -> None:
+        self._encoder = encoder
+        self._matcher = matcher
+        self._gallery = gallery
+        self._cache = cache
+        self._encoder_name = encoder_name
+        self._fetched = fetched
+        self._settle = settle
+        self._batcher: Batcher[ViewToEncode] = Batcher(limits)
+        self._depth = depth
+        self._keep_images = keep_images
+        self._meter = meter
+        self._in_flight: deque[InFlight] = deque()
+
+    def run(self) -> None:
+        while not (self._fetched.finished and not self._batcher and not self._in_flight):
+            self._admit(self._wait_s())
+            self._start_batches()
+            if self._in_flight and (len(self._in_flight) >= self._depth or not len(self._fetched)):
+                self._finish(self._in_flight.popleft())
+
+    def _wait_s(self) -> float:
+        """How long new jobs may be waited for: not at all while a batch is due or could be read back."""
+        due_s = self._batcher.wait_s(time.monotonic())
+        if self._in_flight or due_s == 0.0:
+            return 0.0
+        return IDLE_WAIT_S if due_s is None else due_s
+
+    def _admit(self, wait_s: float) -> None:
+        fetched = self._fetched.take(wait_s)
+        while fetched is not None:
+            self._begin(fetched)
+            fetched = self._fetched.take(0.0) if self._batcher.wait_s(time.monotonic()) != 0.0 else None
+
+    def _begin(self, fetched: Fetched) -> None:
+        job, now_s = fetched.received.job, time.monotonic()
+        if job.deadline is not None and datetime.now(UTC) > job.deadline:
+            detail = f"the job's deadline {job.deadline.isoformat()} passed before its images were encoded"
+            self._settle.put(rejected(fetched.received, ErrorCode.DEADLINE_EXCEEDED, "embed", detail))
+            return
+        assembly = Assembly(fetched=fetched, started_s=now_s, waiting=len(fetched.images))
+        views = [self._request(assembly, view, data) for view, data in fetched.images]
+        misses = []
+        for request, cached in zip(views, self._cache.get_many(views), strict=True):
+            if cached is None:
+                misses.append(request)
+            else:
+                self._arrived(request, cached)
+        self._batcher.add(misses, now_s)
+
+    def _request(self, assembly: Assembly, view: JobView, data: bytes) -> ViewToEncode:
+        job = assembly.received.job
+        encoder = self._encoder_name(job.category, view.view)
+        return ViewToEncode(tenant=job.tenant, view=view, data=data, encoder=encoder, assembly=assembly)
+
+    def _start_batches(self) -> None:
+        while len(self._in_flight) < self._depth:
+            batch = self._batcher.cut(time.monotonic(), closing=self._fetched.closed)
+            if batch is None:
+                return
+            self._meter.batch(images=len(batch.images), flush=batch.flush)
+            pending = self._encoder.start(batch.images)
+            self._in_flight.append(InFlight(batch=batch, pending=pending, started_s=time.monotonic()))
+
+    def _finish(self, flight: InFlight) -> None:
+        results = flight.pending.result()
+        self._meter.stage("embed", time.monotonic() - flight.started_s)
+        arrived = list(zip(flight.batch.images, results, strict=True))
+        self._cache.put_many([(request, probe) for request, probe in arrived if isinstance(probe, ViewProbe)])
+        for request, result in arrived:
+            self._arrived(request, result)
+
+    def _arrived(self, request: ViewToEncode, result: ViewProbe | UnusableView) -> None:
+        assembly = request.assembly
+        assembly.results[request.view.view] = result
+        assembly.waiting -= 1
+        if not assembly.waiting:
+            self._settle.put(self._complete(assembly))
+
+    def _complete(self, assembly: Assembly) -> Settleable:
+        ordered = [assembly.results[view.view] for view, _ in assembly.fetched.images]
+        probes = [result for result in ordered if isinstance(result, ViewProbe)]
+        faults = [result for result in ordered if isinstance(result, UnusableView)]
+        unusable = (*assembly.fetched.unusable, *faults)
+        if not probes:
+            return no_usable_view(assembly.received, unusable, stage="embed")
+        snapshot = self._gallery.snapshot(assembly.received.job.tenant)
+        return Embedded(
+            received=assembly.received,
+            evidence=self._evidence(assembly, probes, unusable, snapshot),
+            policy=snapshot.policy,
+            images=assembly.fetched.images if self._keep_images else (),
+        )
+
+    def _evidence(
+        self,
+        assembly: Assembly,
+        probes: Sequence[ViewProbe],
+        unusable: tuple[UnusableView, ...],
+        snapshot: GallerySnapshot,
+    ) -> JobEvidence:
+        job = assembly.received.job
+        matches = tuple(self._matcher.match(job, probes, snapshot))
+        times = StageTimes(
+            queue_ms=assembly.fetched.queue_ms,
+            fetch_ms=assembly.fetched.fetch_ms,
+            embed_ms=(time.monotonic() - assembly.started_s) * 1e3,
+        )
+        return JobEvidence(
+            job=job,
+            matches=matches,
+            unusable=unusable,
+            nearest_skus=nearest_skus(matches, snapshot),
+            gallery_revision=snapshot.revision,
+            degraded=self._encoder.degraded,
+            times=times,
+        )

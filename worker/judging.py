@@ -1,0 +1,65 @@
+"""Between the pure judge and settle: judges many jobs at once, builds their events and keeps their photographs."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from schemas.codes import Verdict
+from worker.core.decision import Judgement, judge
+from worker.core.explanation import build_event
+from worker.outcomes import Judged, Outcome
+from worker.ports import EvidenceStore
+from worker.work import Embedded
+
+Keep = Literal["off", "inconclusive", "all"]
+
+
+class JudgeStage:
+    """Called by the settle thread with the jobs of one group commit."""
+
+    def __init__(self, *, evidence: EvidenceStore, keep: Keep, build: str) -> None:
+        self._store = evidence
+        self._keep = keep
+        self._build = build
+
+    def __call__(self, embedded: Sequence[Embedded]) -> list[Outcome]:
+        """Judge the jobs; the outcomes stand in the order of `embedded`."""
+        outcomes: list[Outcome] = []
+        for _, group in itertools.groupby(embedded, key=lambda item: id(item.policy)):
+            outcomes += self._same_policy(list(group))
+        return outcomes
+
+    def _same_policy(self, group: list[Embedded]) -> list[Outcome]:
+        started_s = time.monotonic()
+        judgements = judge([item.evidence for item in group], group[0].policy)
+        each_ms = (time.monotonic() - started_s) * 1e3 / len(group)
+        return [self._judged(item, found, each_ms) for item, found in zip(group, judgements, strict=True)]
+
+    def _judged(self, item: Embedded, found: Judgement, judge_ms: float) -> Judged:
+        now = datetime.now(UTC)
+        event = build_event(
+            item.evidence,
+            found,
+            judged_at=now,
+            judge_ms=judge_ms,
+            total_ms=max(0.0, (now - item.received.job.submitted_at).total_seconds() * 1e3),
+            build=self._build,
+        )
+        if self._keep == "all" or (self._keep == "inconclusive" and event.verdict is Verdict.INCONCLUSIVE):
+            self._keep_images(item)
+        return Judged(
+            record=item.received.record,
+            job=item.received.job,
+            event=event,
+            evidence=item.evidence,
+            attempt=item.received.attempt,
+        )
+
+    def _keep_images(self, item: Embedded) -> None:
+        """Before the verdict is written: a verdict never names a photograph that was still to be kept."""
+        for view, data in item.images:
+            self._store.put(item.received.job.tenant, view.sha256, data)

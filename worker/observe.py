@@ -1,0 +1,167 @@
+"""What is seen from outside: metrics, logs, health pages and traces. Every metric and its labels stand in Meter."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from schemas import headers
+from schemas.message import OutputRecord
+from schemas.verdict import EngineUse
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Meter:
+    """All that is counted, in a registry of its own; label values come from closed sets, never ids."""
+
+    def __init__(self, *, max_batch_images: int = 1) -> None:
+        self.registry = CollectorRegistry()
+        self._max_batch_images = max_batch_images
+        r = self.registry
+        self.jobs = Counter("assay_jobs", "Jobs answered, by outcome", ["outcome"], registry=r)
+        self.verdicts = Counter("assay_verdicts", "Verdicts reached", ["category", "verdict"], registry=r)
+        self.rejections = Counter("assay_rejections", "Dead letters, by code", ["code"], registry=r)
+        self.views_unusable = Counter("assay_views_unusable", "Views not used, by code", ["code"], registry=r)
+        self.stages = Histogram("assay_stage_seconds", "Time in a stage", ["stage"], buckets=SECONDS, registry=r)
+        self.latency = Histogram("assay_job_seconds", "From receipt to judgement", buckets=SECONDS, registry=r)
+        self.images = Histogram("assay_batch_images", "Images a batch", buckets=IMAGES, registry=r)
+        self.fill = Histogram(
+            "assay_batch_fill_ratio", "Images of a batch over its limit", buckets=(0.1, 0.25, 0.5, 0.75, 1), registry=r
+        )
+        self.flushes = Counter("assay_batch_flushes", "Batches cut, by reason", ["reason"], registry=r)
+        self.transactions = Counter("assay_transactions", "Kafka transactions, by outcome", ["outcome"], registry=r)
+        self.paused = Gauge("assay_intake_paused", "1 while intake is paused, by reason", ["reason"], registry=r)
+        self.engine = Gauge(
+            "assay_engine_info",
+            "Engines that serve",
+            ["name", "digest", "backend", "precision", "embedding_space"],
+            registry=r,
+        )
+        self.degraded = Gauge("assay_degraded", "1 while a fallback engine serves", registry=r)
+
+    def batch(self, *, images: int, flush: str) -> None:
+        self.images.observe(images)
+        self.fill.observe(images / self._max_batch_images)
+        self.flushes.labels(flush).inc()
+
+    def stage(self, name: str, seconds: float) -> None:
+        self.stages.labels(name).observe(seconds)
+
+    def published(self, outputs: Iterable[OutputRecord]) -> None:
+        for output in outputs:
+            self.jobs.labels(outcome_of(output)).inc()
+
+    def engines(self, engines: Iterable[EngineUse]) -> None:
+        for e in engines:
+            self.engine.labels(e.name, e.digest[:12], e.backend, e.precision, e.embedding_space[:12]).set(1)
+
+    def watch(self, name: str, text: str, read: Callable[[], Mapping[str, float]], label: str = "") -> None:
+        """Add a gauge that is read when the page is: one sample a key of the mapping, or one with the key ''."""
+        self.registry.register(_Watched(name, text, read, label))
+
+
+class _Watched(Collector):
+    def __init__(self, name: str, text: str, read: Callable[[], Mapping[str, float]], label: str) -> None:
+        self._name, self._text, self._read, self._label = name, text, read, label
+
+    def describe(self) -> Iterable[Metric]:
+        return [GaugeMetricFamily(self._name, self._text)]
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(self._name, self._text, labels=[self._label] if self._label else None)
+        for key, value in self._read().items():
+            family.add_metric([key] if self._label else [], value)
+        return [family]
+
+
+def outcome_of(output: OutputRecord) -> str:
+    """judged, duplicate, dead or retry: read from the record's own headers."""
+    names = {name for name, _ in output.headers}
+    if headers.ERROR_CODE in names:
+        return "dead"
+    if headers.DUE_MS in names:
+        return "retry"
+    return "duplicate" if headers.DUPLICATE in names else "judged"
+
+
+class HealthServer:
+    """Serves /metrics, /livez and /readyz on a thread of its own.
+
+    `live` and `ready` return what is wrong, by name; an empty mapping is healthy.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        live: Callable[[], Mapping[str, str]],
+        ready: Callable[[], Mapping[str, str]],
+    ) -> None:
+        pages = {"/livez": live, "/readyz": ready}
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/metrics":
+                    self._send(200, CONTENT_TYPE_LATEST, generate_latest(registry))
+                elif self.path in pages:
+                    wrong = dict(pages[self.path]())
+                    body = json.dumps({"ok": not wrong, "wrong": wrong}).encode()
+                    self._send(503 if wrong else 200, headers.JSON, body)
+                else:
+                    self._send(404, "text/plain", b"/metrics, /livez, /readyz\n")
+
+            def _send(self, status: int, content_type: str, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Probes come every second: they are not logged."""
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+
+    @property
+    def address(self) -> str:
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+def configure_logs(*, level: str, form: str) -> None:
+    """Structured logs on standard error: a constant event name and fields."""
+    renderer = structlog.dev.ConsoleRenderer() if form == "console" else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
