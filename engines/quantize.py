@@ -176,7 +176,7 @@ def _dequantized(node: Any, stored: Mapping[str, NDArray[Any]]) -> NDArray[np.fl
     levels, scale = stored[node.input[0]], stored[node.input[1]]
     axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
     broad = scale.reshape([-1 if i == axis else 1 for i in range(levels.ndim)])
-    return (levels.astype(np.float32) * broad).astype(np.float32)
+    return np.asarray(levels * broad, np.float32)
 
 
 def _replace(model: ModelProto, nodes: list[Any], initializers: list[Any]) -> None:

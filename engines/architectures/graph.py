@@ -25,6 +25,10 @@ class GraphWriter:
         self._initializers.setdefault(name, numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
+    def scalar(self, name: str, value: float) -> str:
+        """A float32 constant without dimensions."""
+        return self.constant(name, np.array(value, np.float32))
+
     def shape(self, *dims: int) -> str:
         """An int64 vector constant, for Reshape, Unsqueeze, Slice and the like."""
         return self.constant("shape_" + "_".join(str(d).replace("-", "m") for d in dims), np.array(dims, np.int64))
@@ -43,7 +47,7 @@ class GraphWriter:
     def l2_normalised(self, name: str, source: str, axis: int) -> str:
         """`source` divided by its length along `axis` (floored, so that a zero vector stays zero)."""
         length = self.op("ReduceL2", f"{name}.length", source, axes=[axis], keepdims=1)
-        floored = self.op("Add", f"{name}.floored", length, self.constant("tiny", np.float32(1e-6).reshape(())))
+        floored = self.op("Add", f"{name}.floored", length, self.scalar("tiny", 1e-6))
         return self.op("Div", name, source, floored)
 
     def model(self, images: tuple[int, int, int], outputs: dict[str, tuple[int, ...]]) -> Any:

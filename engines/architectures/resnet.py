@@ -113,7 +113,7 @@ class _Writer(GraphWriter):
         row = self.op("Unsqueeze", "attention.row", pulled, self.shape(1))
         cells = self.op("Reshape", "attention.cells", features, self.shape(0, 512, -1))
         raw = self.op("Relu", "attention.raw", self.op("MatMul", "attention.dot", row, cells))
-        lifted = self.op("Add", "attention.lifted", raw, self.constant("lift", np.float32(1e-4).reshape(())))
+        lifted = self.op("Add", "attention.lifted", raw, self.scalar("lift", 1e-4))
         total = self.op("ReduceSum", "attention.total", lifted, self.shape(2), keepdims=1)
         shares = self.op("Div", "attention.shares", lifted, total)
         self.op("Reshape", "attention", shares, self.shape(0, *spec.attention_grid))

@@ -1,7 +1,8 @@
 """ViT-Tiny/16 looking at an overview (the view at half size) and at the four quarters of the full view, as five
 sequences. Weight names are timm's for the trunk; `pos_embed` [T+1,dim] includes the class token in its first row,
-`crop_embed` [5,dim] tells the crops apart; `patch_proj` takes local features from the quarters' middle block; `embed` projects the
-five class tokens, concatenated. The last block computes its class query alone: that is all the outputs need."""
+`crop_embed` [5,dim] tells the crops apart; `patch_proj` takes local features from the quarters' middle block; `embed`
+projects the five class tokens, concatenated. The last block computes its class query alone: the outputs need no more.
+"""
 
 from __future__ import annotations
 
@@ -147,7 +148,7 @@ class _Writer(GraphWriter):
             for part, source in (("query", query), ("key", key), ("value", value))
         }
         scores = self.op("MatMul", f"{name}.scores", turned["query"], turned["key"])
-        scale = self.constant("attention.scale", np.float32(1.0 / math.sqrt(inner)).reshape(()))
+        scale = self.scalar("attention.scale", 1.0 / math.sqrt(inner))
         weights = self.op("Softmax", f"{name}.weights", self.op("Mul", f"{name}.scaled", scores, scale), axis=-1)
         mixed = self.op("MatMul", f"{name}.mixed", weights, turned["value"])
         rows = self.op("Transpose", f"{name}.mixed.rows", mixed, perm=[0, 2, 1, 3])
@@ -158,11 +159,11 @@ class _Writer(GraphWriter):
         return self.linear(f"{name}.mlp.fc2", self.gelu(f"{name}.gelu", hidden))
 
     def gelu(self, name: str, source: str) -> str:
-        root = self.constant("sqrt2", np.float32(math.sqrt(2.0)).reshape(()))
+        root = self.scalar("sqrt2", math.sqrt(2.0))
         erf = self.op("Erf", f"{name}.erf", self.op("Div", f"{name}.div", source, root))
-        lifted = self.op("Add", f"{name}.add", erf, self.constant("one", np.float32(1.0).reshape(())))
+        lifted = self.op("Add", f"{name}.add", erf, self.scalar("one", 1.0))
         product = self.op("Mul", f"{name}.mul", source, lifted)
-        return self.op("Mul", name, product, self.constant("half", np.float32(0.5).reshape(())))
+        return self.op("Mul", name, product, self.scalar("half", 0.5))
 
     def linear(self, name: str, source: str) -> str:
         weight = self.constant(f"{name}.weight", self._weights[f"{name}.weight"].T)
@@ -209,7 +210,7 @@ class _Writer(GraphWriter):
         quarters = self.op("Slice", "attention.quarters", crops, self.shape(1, 1), ends, bounds)
         laid = self.laid_out("attention.view", quarters, 1)
         laid = self.op("Reshape", "attention.quarters.view", laid, self.shape(0, *self._spec.attention_grid))
-        quarter = self.constant("quarter", np.float32(0.25).reshape(()))
+        quarter = self.scalar("quarter", 0.25)
         both = self.op("Add", "attention.both", fine, self.op("Mul", "attention.quarter", laid, quarter))
         total = self.op("ReduceSum", "attention.total", both, self.shape(1, 2), keepdims=1)
         self.op("Div", "attention", both, total)

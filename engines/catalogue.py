@@ -1,0 +1,117 @@
+"""Engines on disk: read once, verify those bytes, load those bytes, self-test, and only then hand out."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from engines import golden
+from engines.decode import DecodeLimits, PillowDecoder
+from engines.errors import EngineRefused, RefusalCode
+from engines.manifest import EngineManifest, golden_path, manifest_path, model_path, sha256_hex
+from engines.onnxruntime_runner import OnnxRuntimeRunner
+from engines.openvino_runner import OpenVinoRunner
+from engines.runner import Backend, Runner
+from engines.session import EncoderSession
+from engines.signing import TrustedKeys, load_trusted_keys, verify
+
+BackendChoice = Literal["auto", "openvino", "onnxruntime"]
+
+MODELS_DIR = Path(__file__).parent / "models"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedEngine:
+    """An engine's bytes, whose signature and digests hold."""
+
+    manifest: EngineManifest
+    model: bytes
+    golden: bytes
+
+
+def shipped_keys(models_dir: Path = MODELS_DIR) -> TrustedKeys:
+    """The public keys (*.pub, PEM) that lie beside the engines: right for the demo. A deployment names its own."""
+    return load_trusted_keys(sorted(models_dir.glob("*.pub")))
+
+
+def read_engine(models_dir: Path, name: str, trusted_keys: TrustedKeys) -> VerifiedEngine:
+    """Read and verify one engine. Raises EngineRefused."""
+    missing = RefusalCode.MANIFEST_MISSING
+    raw = _read(manifest_path(models_dir, name), missing)
+    manifest = EngineManifest.from_json(raw, f"{name}.manifest.json")
+    verify(trusted_keys, manifest.key_id, manifest.signature, manifest.signed_bytes())
+    if manifest.name != name:
+        fix = "keep an engine's three files under the name it was published with"
+        raise EngineRefused(RefusalCode.MANIFEST_INVALID, f"{name}'s manifest is {manifest.name}'s", fix)
+    return VerifiedEngine(
+        manifest=manifest,
+        model=_digested(model_path(models_dir, name), manifest.onnx_sha256),
+        golden=_digested(golden_path(models_dir, name), manifest.golden_sha256),
+    )
+
+
+def _read(path: Path, code: RefusalCode) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        fix = "check the models folder and the encoder's name, or publish the engine there"
+        raise EngineRefused(code, f"{path} cannot be read ({error.strerror})", fix) from error
+
+
+def _digested(path: Path, sha256: str) -> bytes:
+    raw = _read(path, RefusalCode.MODEL_MISSING)
+    if (found := sha256_hex(raw)) != sha256:
+        fix = "fetch the engine again: this file is not the one that was signed"
+        raise EngineRefused(RefusalCode.DIGEST_MISMATCH, f"{path} is {found}, its manifest says {sha256}", fix)
+    return raw
+
+
+def open_runner(engine: VerifiedEngine, backend: BackendChoice = "auto", threads: int | None = None) -> Runner:
+    """Load, warm and self-test an engine. `auto` takes OpenVINO where it is installed. Raises EngineRefused."""
+    kind = OpenVinoRunner if chosen_backend(backend) == "openvino" else OnnxRuntimeRunner
+    try:
+        runner: Runner = kind(engine.model, engine.manifest, threads)
+    except RuntimeError as error:
+        fix = "build the engine again with this version's tools"
+        message = f"{engine.manifest.name} does not load on {chosen_backend(backend)}: {error}"
+        raise EngineRefused(RefusalCode.OUTPUTS_UNEXPECTED, message, fix) from error
+    try:
+        golden.self_test(runner, engine.golden)
+    except BaseException:
+        runner.close()
+        raise
+    return runner
+
+
+def chosen_backend(backend: BackendChoice) -> Backend:
+    """What `auto` means on this machine."""
+    if backend != "auto":
+        return backend
+    return "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
+
+
+def load_session(
+    models_dir: Path,
+    encoders: Sequence[str],
+    backend: BackendChoice,
+    trusted_keys: TrustedKeys,
+    *,
+    threads: int | None = None,
+    decode_threads: int | None = None,
+    limits: DecodeLimits | None = None,
+    reduced_decode: bool = True,
+) -> EncoderSession:
+    """A session over the named encoders, each verified, warmed and self-tested. Threads default to this process's
+    cores. Raises EngineRefused."""
+    engines = [read_engine(models_dir, name, trusted_keys) for name in dict.fromkeys(encoders)]
+    sizes = {e.manifest.preprocessing.size for e in engines}
+    if len(sizes) != 1:
+        fix = "load encoders that look at one size, at least one of them"
+        raise EngineRefused(RefusalCode.ENCODER_UNKNOWN, f"encoders of {len(sizes)} sizes: {sorted(sizes)}", fix)
+    runners = {e.manifest.name: open_runner(e, backend, threads) for e in engines}
+    workers = decode_threads or len(os.sched_getaffinity(0))
+    return EncoderSession(runners, PillowDecoder(sizes.pop(), workers, limits, reduced_decode))

@@ -1,0 +1,177 @@
+"""Photographs in, features out: decoding and inference of many photographs at once. A batch's photographs go to their
+encoder as they come out of the decoder, so that two batches in flight keep decoder and encoders busy at the same time.
+The device path offers this same interface."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.decode import Decoded, Decoder, ImageFault
+from engines.errors import EngineRefused, RefusalCode, RunnerFailed
+from engines.quality import QualityMeasures
+from engines.runner import EngineInfo, Pending, Runner
+
+_WAITING_SQUARES: Final = 32  # decoded photographs that wait for an encoder; then the decoder's threads wait
+_GROUP: Final = 8  # photographs handed to a runner at once
+_DEADLINE_S: Final = 600.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeRequest:
+    """One photograph's bytes and the encoder that is to look at it."""
+
+    blob: bytes
+    encoder: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ViewFeatures:
+    """What an encoder made of one photograph. `embedding` float32 [D] and `patches` float32 [P,d], L2-normalised,
+    patches row by row on `engine.patch_grid`; `attention` float32 [h,w], sum 1; `source_size` (width, height) after
+    orientation; `phash` 64 bits, unsigned. Arrays lie on the host and are not shared with anything that writes."""
+
+    engine: EngineInfo
+    embedding: NDArray[np.float32]
+    patches: NDArray[np.float32]
+    attention: NDArray[np.float32]
+    quality: QualityMeasures
+    phash: int
+    source_size: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    """A decoded photograph that is row `row` of a running group."""
+
+    decoded: Decoded
+    group: Pending
+    row: int
+    engine: EngineInfo
+
+    def features(self) -> ViewFeatures:
+        outputs = self.group.result()
+        return ViewFeatures(
+            engine=self.engine,
+            embedding=outputs.embedding[self.row],
+            patches=outputs.patches[self.row],
+            attention=outputs.attention[self.row],
+            quality=self.decoded.quality,
+            phash=self.decoded.phash,
+            source_size=self.decoded.source_size,
+        )
+
+
+_Slot = Future[_Running | ImageFault]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    decoded: Decoded
+    encoder: str
+    slot: _Slot
+
+
+class PendingBatch:
+    """A batch on its way."""
+
+    def __init__(self, slots: Sequence[_Slot]) -> None:
+        self._slots = slots
+
+    def result(self) -> list[ViewFeatures | ImageFault]:
+        """Features or fault of every photograph, in the order of the requests. Raises RunnerFailed."""
+        return [_settled(slot) for slot in self._slots]
+
+
+def _settled(slot: _Slot) -> ViewFeatures | ImageFault:
+    try:
+        running = slot.result(_DEADLINE_S)
+    except TimeoutError as error:
+        raise RunnerFailed(f"a photograph was not encoded within {_DEADLINE_S:.0f} s") from error
+    except CancelledError as error:
+        raise RunnerFailed("the session was closed while a batch was on its way") from error
+    return running if isinstance(running, ImageFault) else running.features()
+
+
+class EncoderSession:
+    """Owns a decoder and the runners, by encoder name. Any thread may start batches; one closes."""
+
+    def __init__(self, runners: Mapping[str, Runner], decoder: Decoder) -> None:
+        self._runners = dict(runners)
+        self._decoder = decoder
+        self._waiting: queue.Queue[_Waiting | None] = queue.Queue(_WAITING_SQUARES)
+        self._feeder = threading.Thread(target=self._feed, name="encoder-feed", daemon=True)
+        self._feeder.start()
+
+    @property
+    def engines(self) -> dict[str, EngineInfo]:
+        """The engine behind every encoder."""
+        return {name: runner.info for name, runner in self._runners.items()}
+
+    def start(self, batch: Sequence[EncodeRequest]) -> PendingBatch:
+        """Start a batch and return at once. Raises EngineRefused (encoder_unknown)."""
+        if unknown := {r.encoder for r in batch} - self._runners.keys():
+            known = ", ".join(sorted(self._runners))
+            fix = "name one of the loaded encoders in the view's setting"
+            message = f"no encoder {sorted(unknown)}, loaded are: {known}"
+            raise EngineRefused(RefusalCode.ENCODER_UNKNOWN, message, fix)
+        slots: list[_Slot] = [Future() for _ in batch]
+        squares = self._decoder.decode([request.blob for request in batch])
+        for request, slot, square in zip(batch, slots, squares, strict=True):
+            square.add_done_callback(partial(self._decoded, request.encoder, slot))
+        return PendingBatch(slots)
+
+    def close(self) -> None:
+        """Stop decoding, let running groups end, release the runners. Batches not yet decoded raise RunnerFailed."""
+        self._decoder.close()
+        self._waiting.put(None)
+        self._feeder.join()
+        for runner in self._runners.values():
+            runner.close()
+
+    def _decoded(self, encoder: str, slot: _Slot, square: Future[Decoded | ImageFault]) -> None:
+        if square.cancelled():
+            slot.cancel()
+            return
+        if (error := square.exception()) is not None:
+            slot.set_exception(error)
+            return
+        decoded = square.result()
+        if isinstance(decoded, ImageFault):
+            slot.set_result(decoded)
+        else:
+            self._waiting.put(_Waiting(decoded=decoded, encoder=encoder, slot=slot))
+
+    def _feed(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            group, last = [first], False
+            while len(group) < _GROUP and not self._waiting.empty():
+                following = self._waiting.get()
+                if following is None:
+                    last = True
+                    break
+                group.append(following)
+            for encoder in dict.fromkeys(w.encoder for w in group):
+                self._run(encoder, [w for w in group if w.encoder == encoder])
+            if last:
+                return
+
+    def _run(self, encoder: str, group: Sequence[_Waiting]) -> None:
+        runner = self._runners[encoder]
+        try:
+            pending = runner.start(np.stack([w.decoded.pixels for w in group]))
+        except Exception as error:  # the batch's owner raises it; this thread lives on
+            for waiting in group:
+                waiting.slot.set_exception(error)
+            return
+        for row, waiting in enumerate(group):
+            running = _Running(decoded=waiting.decoded, group=pending, row=row, engine=runner.info)
+            waiting.slot.set_result(running)
