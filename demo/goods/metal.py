@@ -1,0 +1,62 @@
+"""Metal: a bevelled shape that reflects a studio with strip lights, looked up by the slope of its surface."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from demo.goods.design import Finish
+from demo.goods.seeds import generator
+from demo.goods.sheet import Patch, Sheet
+
+LEVELS = 512
+STRIPS = ((0.10, 0.06, 0.55), (0.34, 0.035, 0.75), (0.55, 0.10, 0.35), (0.80, 0.05, 0.65))
+
+
+@lru_cache(maxsize=64)
+def _studio(finish: Finish) -> npt.NDArray[np.float32]:
+    """The light a direction sends back, as RGB: float32 [LEVELS, 3], 0 to 255, periodic."""
+    where = np.arange(LEVELS, dtype=np.float32) / LEVELS
+    light = np.full(LEVELS, 0.40, np.float32)
+    for centre, width, power in STRIPS:
+        apart = np.abs((where - centre + 0.5) % 1.0 - 0.5)
+        soft = width * (1.0 + 2.5 * finish.roughness)
+        light += np.float32(power) * np.exp(-((apart / soft) ** 4)).astype(np.float32) / (1 + 0.8 * finish.roughness)
+    tint = np.asarray(finish.tint.rgb(), np.float32)
+    body = np.minimum(light, 0.92)[:, None] * tint
+    glint = np.clip(light - 0.92, 0, 1)[:, None] * 1.2
+    return np.asarray(body + (255.0 - body) * np.minimum(glint, 1.0), np.float32)
+
+
+def metal(sheet: Sheet, patch: Patch, finish: Finish, *, raised: float = 0.012, curve: float = 0.9) -> None:
+    """Draw the patch as metal with a shadow; `curve` is how far reflections run over its flat parts."""
+    sheet.shadow(patch, drop=raised, blur=raised * 1.2, opacity=0.6)
+    sheet.picture(patch, _reflecting(sheet, patch, finish, curve))
+    sheet.grained(patch, 0.0)
+    sheet.relief(patch, width=0.003, gain=0.5)
+
+
+def _reflecting(sheet: Sheet, patch: Patch, finish: Finish, curve: float) -> Image.Image:
+    """The reflections of a patch, RGB of its size."""
+    reach = max(1.0, sheet.pixels(finish.bevel))
+    soft = patch.mask.filter(ImageFilter.BoxBlur(reach)).filter(ImageFilter.BoxBlur(reach / 2))
+    height = np.asarray(soft, np.float32) * np.float32(reach / 255.0)
+    slope = np.zeros_like(height)
+    slope[1:-1, 1:-1] = 0.62 * (height[2:, 1:-1] - height[:-2, 1:-1]) + 0.38 * (height[1:-1, 2:] - height[1:-1, :-2])
+    rows = np.arange(height.shape[0], dtype=np.float32)[:, None] + np.float32(patch.top)
+    columns = np.arange(height.shape[1], dtype=np.float32)[None, :] + np.float32(patch.left)
+    flat = (rows + 0.35 * columns) * np.float32(curve / sheet.size) + np.float32(finish.band)
+    index = ((flat + 0.42 * slope) * LEVELS).astype(np.int32) % LEVELS
+    picture = np.take(_studio(finish), index, axis=0)
+    picture *= _brushed(finish, patch.top, height.shape[0], sheet)[:, None, None]
+    return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8), "RGB")
+
+
+def _brushed(finish: Finish, top: int, count: int, sheet: Sheet) -> npt.NDArray[np.float32]:
+    """Fine horizontal lines, stronger on rougher metal: float32 [count] around 1."""
+    lines = generator("brushed").standard_normal(2048).astype(np.float32)
+    rows = (np.arange(top, top + count, dtype=np.float32) * (1024 / sheet.size)).astype(np.int32) % 2048
+    return np.asarray(1.0 + 0.10 * finish.roughness * lines[rows], np.float32)

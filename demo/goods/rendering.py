@@ -1,0 +1,152 @@
+"""From a SKU and a view to a photograph and its ground truth.
+
+The scene of a design is drawn once and kept (`_scene`); a specimen adds its own digits, cut of hide, wear, camera
+and light. The mask is where the forged and the genuine scene differ before camera noise, so it needs no labels.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageChops, ImageFilter
+
+from demo.goods.camera import Picture, Shot, exposed, scuff, shot_of, through_lens
+from demo.goods.design import Design, Grain, design_of
+from demo.goods.families import FAMILIES
+from demo.goods.materials import MATERIALS
+from demo.goods.materials.spectrum import TILE
+from demo.goods.scenes import SCENES, Scene
+from demo.goods.seeds import generator
+from demo.goods.sheet import Sheet
+from demo.goods.skus import CATEGORIES, Sku
+
+CHANGED_LEVELS = 5  # of 255: a pixel that moved less is put back to the genuine one
+REACH_PX = 2.5  # how far around a change, at 1024, the forged pixels are kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """A photograph, uint8 RGB [size, size, 3], and its changed pixels, bool [size, size]."""
+
+    image: Picture
+    mask: npt.NDArray[np.bool_]
+
+
+def render(
+    sku: Sku, view: str, *, specimen: int, family: str | None = None, strength: float = 1.0, size: int = 1024
+) -> Rendering:
+    """Photograph one view of one specimen, genuine or forged.
+
+    The same arguments give the same pixels in every process. A forged specimen shares every nuisance with the
+    genuine one of the same number. Raises ValueError for an unknown view or family, or a size below 64.
+    """
+    _check(sku, view, family, size)
+    genuine = design_of(sku.category, sku.seed)
+    forged = genuine
+    if family is not None and view in FAMILIES[family].views:
+        forged = FAMILIES[family].forge(genuine, strength)
+    shot = shot_of(sku.sku_id, view, specimen)
+    scene = SCENES[sku.category][view]
+    picture = _specimen(scene, genuine, shot, sku, specimen, size)
+    if forged == genuine:
+        return Rendering(image=_photograph(picture, shot, size), mask=np.zeros((size, size), np.bool_))
+    changed, mask = _kept(picture, _specimen(scene, forged, shot, sku, specimen, size), size)
+    framed = np.asarray(through_lens(mask, shot, size)) > 127
+    return Rendering(image=_photograph(changed, shot, size), mask=framed)
+
+
+def jpeg(image: Picture, *, quality: int = 90) -> bytes:
+    """Baseline JPEG of a uint8 RGB image."""
+    buffer = io.BytesIO()
+    Image.fromarray(image, "RGB").save(buffer, "JPEG", quality=quality, optimize=False, progressive=False)
+    return buffer.getvalue()
+
+
+def _check(sku: Sku, view: str, family: str | None, size: int) -> None:
+    if view not in CATEGORIES[sku.category]:
+        raise ValueError(f"view {view!r} is not one of {', '.join(CATEGORIES[sku.category])}")
+    if family is not None and family not in FAMILIES:
+        raise ValueError(f"family {family!r} is not one of {', '.join(FAMILIES)}")
+    if size < 64:
+        raise ValueError(f"size {size} is below 64 pixels")
+
+
+def _photograph(picture: Image.Image, shot: Shot, size: int) -> Picture:
+    scuff(picture, shot, size)
+    return exposed(through_lens(picture, shot, size), shot, size)
+
+
+def _specimen(scene: Scene, design: Design, shot: Shot, sku: Sku, specimen: int, size: int) -> Image.Image:
+    """The sheet's picture of one specimen: its own cut of the material and its own number."""
+    drawn = _scene(scene, design, size)
+    picture = _grained(drawn, scene, design, shot)
+    if scene.number is not None:
+        sheet = Sheet(size, (0, 0, 0))
+        sheet.rgb = picture
+        scene.number(sheet, design, serial_text(design, sku, specimen))
+    return picture
+
+
+def serial_text(design: Design, sku: Sku, specimen: int) -> str:
+    """The number of a specimen in its maker's format."""
+    rng = generator("number", sku.sku_id, specimen)
+    serial = design.serial
+    groups = ["".join(str(int(d)) for d in rng.integers(0, 10, n)) for n in serial.groups]
+    return serial.separator.join([serial.prefix, *groups])
+
+
+@lru_cache(maxsize=24)
+def _scene(scene: Scene, design: Design, size: int) -> Sheet:
+    """The drawn scene of a design, without grain and number. Callers must not draw on it."""
+    sheet = Sheet(size, (0, 0, 0))
+    scene.draw(sheet, design)
+    return sheet
+
+
+def _grained(sheet: Sheet, scene: Scene, design: Design, shot: Shot) -> Image.Image:
+    """A copy of the sheet's picture with this specimen's cut of the material and its backdrop."""
+    grain = scene.grain(design)
+    tile = _shaded(grain, design.seed, sheet.size, scene.zoom)
+    top, left = (int(v * tile.shape[0]) for v in shot.grain_at)
+    rows = (np.arange(sheet.side) + top) % tile.shape[0]
+    columns = (np.arange(sheet.side) + left) % tile.shape[1]
+    relief = tile[rows][:, columns] * np.asarray(sheet.grain, np.int16)
+    gain = ((relief >> 8) + 128).astype(np.uint16)[..., None]
+    if sheet.backdrop is not None:
+        gain = _behind(gain, sheet.backdrop, shot)
+    lit = np.asarray(sheet.rgb).astype(np.uint16) * gain
+    return Image.fromarray(np.minimum(lit >> 7, 255).astype(np.uint8), "RGB")
+
+
+def _behind(gain: npt.NDArray[np.uint16], backdrop: Image.Image, shot: Shot) -> npt.NDArray[np.uint16]:
+    """The gain with the backdrop's colour where the backdrop shows."""
+    cover = np.asarray(backdrop, np.uint16)[..., None]
+    colour = np.asarray([round(128 * v) for v in shot.backdrop], np.uint16)
+    return np.asarray((gain * (255 - cover) + colour * cover) // 255, np.uint16)
+
+
+@lru_cache(maxsize=32)
+def _shaded(grain: Grain, seed: int, size: int, zoom: float) -> npt.NDArray[np.int16]:
+    """The light of a material's tile around 0, in 128ths, at the scale of `size`: [size / 2, size / 2]."""
+    heights = MATERIALS[grain.material](seed, grain.scale * zoom)
+    slope = heights - np.roll(heights, (2, 2), (0, 1))
+    light = np.clip(0.16 * heights + 0.24 * slope, -0.5, 0.5) * grain.depth
+    side = size // 2
+    picture = Image.fromarray(np.asarray(light, np.float32))
+    if side != TILE:
+        picture = picture.resize((side, side), Image.Resampling.BOX)
+    return np.asarray(np.rint(np.asarray(picture) * 127), np.int16)
+
+
+def _kept(genuine: Image.Image, forged: Image.Image, size: int) -> tuple[Image.Image, Image.Image]:
+    """The forged picture, put back to the genuine one where it hardly differs, and the mask of what changed."""
+    bands = ImageChops.difference(genuine, forged).split()
+    most = ImageChops.lighter(ImageChops.lighter(bands[0], bands[1]), bands[2])
+    mask = most.point([255 if v >= CHANGED_LEVELS else 0 for v in range(256)])
+    around = mask.filter(ImageFilter.BoxBlur(REACH_PX * size / 1024))
+    keep = around.point([255 if v > 0 else 0 for v in range(256)])
+    return Image.composite(forged, genuine, keep), keep
