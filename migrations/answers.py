@@ -1,0 +1,211 @@
+"""What was answered: jobs, verdicts and their views and maps, dead letters, probes, reviews.
+
+`jobs` is not partitioned because a unique constraint on a partitioned table must hold the partition key: it alone
+decides who was first. Partitioned tables have no foreign keys, so that a month can be dropped.
+"""
+
+from __future__ import annotations
+
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, text
+
+from migrations.schema import (
+    BIGINT,
+    BOOLEAN,
+    BYTES,
+    FLOAT,
+    ID,
+    INTEGER,
+    INTEGERS,
+    JSON,
+    NOW,
+    TEXT,
+    TEXTS,
+    TIME,
+    may,
+    must,
+    one_of,
+    table,
+)
+
+BY_MONTH = "RANGE (judged_at)"
+PARTITIONED = ("verdicts", "view_results", "attention_maps")
+
+jobs = table(
+    "jobs",
+    "One row a job that has an end: who was first, and where the answer stands.",
+    must("tenant", TEXT, "Who asked.", primary_key=True),
+    must("job_id", TEXT, "The sender's idempotency key.", primary_key=True),
+    must("payload_digest", BYTES, "SHA-256 over the job's canonical content."),
+    must("state", TEXT, "judged or dead; a replay may turn dead into judged once."),
+    may("result_id", ID, "The first verdict, where judged."),
+    may("judged_at", TIME, "The verdict's judged_at, which names its partition (UTC)."),
+    may("dead_letter_id", ID, "The dead letter, where dead or once dead."),
+    must("src", TEXT, "topic/partition/offset of the record that was answered: its redelivery is no duplicate."),
+    must("created_at", TIME, "When the job got its first end (UTC).", server_default=NOW),
+    one_of("state", "state", ("judged", "dead")),
+    CheckConstraint(
+        "(state = 'judged' AND result_id IS NOT NULL AND judged_at IS NOT NULL)"
+        " OR (state = 'dead' AND dead_letter_id IS NOT NULL)",
+        name="points_at_its_end",
+    ),
+    Index("ix_jobs_created_at", "created_at"),
+)
+
+verdicts = table(
+    "verdicts",
+    "Append-only, by month: one row a verdict. A re-evaluation adds a row that supersedes.",
+    must("result_id", ID, "UUIDv5 of tenant, job and revision.", primary_key=True),
+    must("judged_at", TIME, "When it was decided (UTC); the partition key.", primary_key=True),
+    must("revision", INTEGER, "From 1; a re-evaluation is the next."),
+    may("supersedes", ID, "The result that this one replaces."),
+    must("tenant", TEXT, "Who asked."),
+    must("job_id", TEXT, "The job."),
+    must("sku", TEXT, "The SKU that the job claims."),
+    must("category", TEXT, "The category that the job claims."),
+    must("verdict", TEXT, "authentic, counterfeit or inconclusive."),
+    may("confidence", FLOAT, "Probability of the stated verdict; null when inconclusive."),
+    may("p_genuine", FLOAT, "Posterior probability of genuine; null when nothing could be scored."),
+    must("reasons", JSON, "[{code, view, detail}, ...]."),
+    must("missing_views", TEXTS, "Required views that were absent or unusable."),
+    must("nearest_skus", TEXTS, "SKUs that the photographs resemble most."),
+    must("provenance", JSON, "Engines, degraded, gallery revision, calibration id, build."),
+    must("timings", JSON, "Milliseconds a stage."),
+    must("event", BYTES, "The published message, byte for byte."),
+    must("event_headers", JSON, "Its headers, [[name, text], ...]."),
+    must("digest", BYTES, "SHA-256 of `event`; the audit ledger seals it."),
+    must("submitted_at", TIME, "When the sender made the job (UTC)."),
+    one_of("verdict", "verdict", ("authentic", "counterfeit", "inconclusive")),
+    Index("ix_verdicts_tenant_job_id", "tenant", "job_id"),
+    Index("ix_verdicts_tenant_judged_at", "tenant", "judged_at"),
+    Index("ix_verdicts_supersedes", "supersedes", postgresql_where=text("supersedes IS NOT NULL")),
+    partition_by=BY_MONTH,
+)
+
+view_results = table(
+    "view_results",
+    "By month: one row a view of a verdict.",
+    must("result_id", ID, "The verdict.", primary_key=True),
+    must("view", TEXT, "The view's role.", primary_key=True),
+    must("judged_at", TIME, "The verdict's judged_at (UTC); the partition key.", primary_key=True),
+    must("tenant", TEXT, "Who asked."),
+    must("job_id", TEXT, "The job."),
+    must("sku", TEXT, "The SKU that the job claims."),
+    must("category", TEXT, "The category that the job claims."),
+    must("sha256", BYTES, "SHA-256 of the photograph that was judged."),
+    must("usable", BOOLEAN, "Whether the view took part."),
+    may("unusable_code", TEXT, "Why it did not."),
+    may("encoder", TEXT, "The encoder that looked at it."),
+    may("similarity", FLOAT, "Best cosine to a genuine reference of the SKU."),
+    may("counterfeit_similarity", FLOAT, "Best cosine to a known counterfeit of the SKU."),
+    may("other_sku", TEXT, "Nearest other SKU."),
+    may("other_sku_similarity", FLOAT, "Cosine to it."),
+    may("deviation", FLOAT, "Local distance over the references' own spread; 1 is typical of genuine."),
+    may("p_genuine", FLOAT, "Calibrated probability of genuine, this view alone."),
+    may("aligned", BOOLEAN, "Whether the view could be laid over its references."),
+    must("quality", JSON, "Quality measures by name."),
+    must("matches", JSON, "References compared, best first: [{reference_id, similarity}, ...]."),
+    Index("ix_view_results_tenant_job_id", "tenant", "job_id"),
+    partition_by=BY_MONTH,
+)
+
+attention_maps = table(
+    "attention_maps",
+    "By month: all maps of a verdict in one row.",
+    must("result_id", ID, "The verdict.", primary_key=True),
+    must("judged_at", TIME, "The verdict's judged_at (UTC); the partition key.", primary_key=True),
+    must("tenant", TEXT, "Who asked."),
+    must("job_id", TEXT, "The job."),
+    must("index", JSON, "[{view, kind, height, width, start}, ...]; kind is attention or deviation."),
+    must("cells", BYTES, "The maps one after another, 8-bit, row-major; 255 is most."),
+    partition_by=BY_MONTH,
+)
+
+dead_letters = table(
+    "dead_letters",
+    "One row a message that could not be answered with a verdict, with its original bytes.",
+    must("id", ID, "UUIDv5 of the source and the content: a redelivery is the same letter.", primary_key=True),
+    may("tenant", TEXT, "Who asked, where that could be read."),
+    may("job_id", TEXT, "The job, where that could be read."),
+    must("topic", TEXT, "Topic of the record."),
+    must("partition", INTEGER, "Partition of the record."),
+    must("offset", BIGINT, "Offset of the record."),
+    must("code", TEXT, "Error code of the contract's closed set."),
+    must("stage", TEXT, "Stage that gave up."),
+    must("detail", TEXT, "What was wrong, naming values."),
+    may("key", BYTES, "Original key."),
+    must("value", BYTES, "Original value."),
+    must("headers", JSON, "Original headers, [[name, base64 value], ...]."),
+    must("attempt", INTEGER, "Attempt that failed, from 1."),
+    must("first_seen", TIME, "When the job was first seen (UTC)."),
+    must("created_at", TIME, "When the letter was written (UTC).", server_default=NOW),
+    may("replayed_at", TIME, "When a replay of it was answered (UTC)."),
+    Index("ix_dead_letters_tenant_job_id", "tenant", "job_id"),
+    Index("ix_dead_letters_created_at", "created_at"),
+)
+
+probe_images = table(
+    "probe_images",
+    "One row a usable view of a judged job, to find photographs that come back.",
+    must("tenant", TEXT, "Who asked.", primary_key=True),
+    must("job_id", TEXT, "The job.", primary_key=True),
+    must("view", TEXT, "The view's role.", primary_key=True),
+    must("sha256", BYTES, "SHA-256 of the photograph's bytes."),
+    must("phash", BIGINT, "64-bit perceptual hash, as a signed number."),
+    must("bands", INTEGERS, "The perceptual hash in five pieces, each with its place: equal pieces find near copies."),
+    must("sku", TEXT, "The SKU that the job claims."),
+    may("subject", TEXT, "The physical item, where the sender names it."),
+    must("at", TIME, "When the job was judged (UTC)."),
+    Index("ix_probe_images_tenant_sha256", "tenant", "sha256"),
+    Index("ix_probe_images_bands", "bands", postgresql_using="gin"),
+)
+
+probe_embeddings = table(
+    "probe_embeddings",
+    "One row a usable view of a judged job: its embedding, for drift and re-evaluation.",
+    must("tenant", TEXT, "Who asked.", primary_key=True),
+    must("job_id", TEXT, "The job.", primary_key=True),
+    must("view", TEXT, "The view's role.", primary_key=True),
+    must("space", TEXT, "The embedding space.", ForeignKey("assay.embedding_spaces.space"), primary_key=True),
+    must("embedding", HALFVEC(), "L2-normalised embedding, 16-bit floats."),
+)
+
+reviews = table(
+    "reviews",
+    "Append-only: what a person found. Never alters a verdict.",
+    must("id", BIGINT, "Order of the reviews.", Identity(always=True), primary_key=True),
+    must("tenant", TEXT, "Who asked."),
+    must("job_id", TEXT, "The job."),
+    may("result_id", ID, "The verdict that was reviewed."),
+    must("decision", TEXT, "genuine or counterfeit."),
+    must("by", TEXT, "Who decided."),
+    must("why", TEXT, "On what grounds."),
+    must("at", TIME, "When (UTC).", server_default=NOW),
+    one_of("decision", "decision", ("genuine", "counterfeit")),
+    Index("ix_reviews_tenant_job_id", "tenant", "job_id"),
+)
+
+audit_blocks = table(
+    "audit_blocks",
+    "Append-only: the sealed chain of a tenant's verdicts.",
+    must("tenant", TEXT, "Whose chain.", primary_key=True),
+    must("height", BIGINT, "Place in the chain, from 0.", primary_key=True),
+    must("kind", TEXT, "verdicts, or retention where a partition was dropped."),
+    must("previous", BYTES, "Digest of the block before."),
+    must("root", BYTES, "Digest over the block's entries in order."),
+    must("digest", BYTES, "Digest of this block's head."),
+    must("key_id", TEXT, "Key that signed the head."),
+    must("signature", BYTES, "Signature over the head."),
+    must("sealed_at", TIME, "When (UTC).", server_default=NOW),
+)
+
+audit_entries = table(
+    "audit_entries",
+    "Append-only: the verdicts that a block seals.",
+    must("tenant", TEXT, "Whose chain.", primary_key=True),
+    must("height", BIGINT, "The block.", primary_key=True),
+    must("position", INTEGER, "Place in the block, from 0.", primary_key=True),
+    must("result_id", ID, "The verdict."),
+    must("digest", BYTES, "SHA-256 of its event."),
+    UniqueConstraint("tenant", "result_id"),
+)

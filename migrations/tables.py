@@ -1,0 +1,65 @@
+"""Every table of the schema `assay`, for adapters and for alembic's comparison."""
+
+from __future__ import annotations
+
+from migrations.answers import (
+    PARTITIONED,
+    attention_maps,
+    audit_blocks,
+    audit_entries,
+    dead_letters,
+    jobs,
+    probe_embeddings,
+    probe_images,
+    reviews,
+    verdicts,
+    view_results,
+)
+from migrations.goods import (
+    REFERENCE_STATES,
+    calibrations,
+    categories,
+    embedding_spaces,
+    engines,
+    gallery_revisions,
+    items,
+    reference_embeddings,
+    reference_events,
+    reference_grants,
+    reference_images,
+    view_requirements,
+)
+from migrations.operations import alarms, analyst_grants, attempts
+from migrations.schema import SCHEMA, VIEWS, metadata
+
+__all__ = [
+    "PARTITIONED",
+    "REFERENCE_STATES",
+    "SCHEMA",
+    "VIEWS",
+    "alarms",
+    "analyst_grants",
+    "attempts",
+    "attention_maps",
+    "audit_blocks",
+    "audit_entries",
+    "calibrations",
+    "categories",
+    "dead_letters",
+    "embedding_spaces",
+    "engines",
+    "gallery_revisions",
+    "items",
+    "jobs",
+    "metadata",
+    "probe_embeddings",
+    "probe_images",
+    "reference_embeddings",
+    "reference_events",
+    "reference_grants",
+    "reference_images",
+    "reviews",
+    "verdicts",
+    "view_requirements",
+    "view_results",
+]
