@@ -75,7 +75,9 @@ def open_runner(engine: VerifiedEngine, backend: BackendChoice = "auto", threads
     kind = OpenVinoRunner if chosen_backend(backend) == "openvino" else OnnxRuntimeRunner
     try:
         runner: Runner = kind(engine.model, engine.manifest, threads)
-    except RuntimeError as error:
+    except EngineRefused:
+        raise
+    except Exception as error:  # each backend has its own tree of errors, and here each means the same
         fix = "build the engine again with this version's tools"
         message = f"{engine.manifest.name} does not load on {chosen_backend(backend)}: {error}"
         raise EngineRefused(RefusalCode.OUTPUTS_UNEXPECTED, message, fix) from error
