@@ -1,0 +1,61 @@
+# Everything a person types here. `make help` lists it; scripts/setup.sh does the installing.
+# PYTHON=python3.12 chooses a Python, OFFLINE=1 installs and fetches nothing, KEEP=1 leaves the demo running,
+# ARGS="..." goes to the command behind a target.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PYTHON OFFLINE KEEP
+ifeq ($(OFFLINE),1)
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+endif
+
+.PHONY: help setup demo test lint format bench ci lock clean devstack-up devstack-status devstack-down
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+setup: ## Make .venv and bring Java and Kafka's jars
+	@scripts/setup.sh services >/dev/null
+
+demo: ## Run the whole of Assay on this machine and write demo-report/index.html
+	@python=$$(scripts/setup.sh services); exec "$$python" -m demo $(ARGS)
+
+test: ## Run every test but the chaos ones, on real services
+	@python=$$(scripts/setup.sh dev services); exec "$$python" -m pytest --ignore=tests/chaos $(ARGS)
+
+lint: ## Check style, formatting and types
+	@python=$$(scripts/setup.sh dev); \
+	"$$python" -m ruff check . && "$$python" -m ruff format --check . && "$$python" -m mypy
+
+format: ## Format the code and apply safe fixes
+	@python=$$(scripts/setup.sh dev); "$$python" -m ruff check --fix . ; "$$python" -m ruff format .
+
+bench: ## Measure the worker against a plain loop on this machine
+	@python=$$(scripts/setup.sh dev services); exec "$$python" -m benchmarks $(ARGS)
+
+ci: ## What continuous integration runs
+	@.ci/run
+
+lock: ## Write the requirements*.lock files anew (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	$(UV_COMPILE) --extra devstack --extra s3 --extra otel --extra registry --extra reference \
+	  pyproject.toml -o requirements.lock
+	$(UV_COMPILE) --extra devstack --extra s3 --extra otel --extra registry --extra reference --group dev \
+	  -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(UV_COMPILE) -c requirements-dev.lock --no-strip-extras -o requirements-build.lock - <<< $$'hatchling>=1.27\neditables'
+
+UV_COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
+
+clean: ## Remove caches, reports and build outputs; .venv and the services' data stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-report benchmarks/out
+	find . -name .venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+devstack-up: ## Start Kafka, PostgreSQL and Redis and leave them running
+	@python=$$(scripts/setup.sh services); "$$python" -m worker.cli.devstack up
+
+devstack-status: ## Show what runs and where
+	@python=$$(scripts/setup.sh); "$$python" -m worker.cli.devstack status
+
+devstack-down: ## Stop them; their data stays
+	@python=$$(scripts/setup.sh); "$$python" -m worker.cli.devstack down

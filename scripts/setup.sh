@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Makes this checkout ready and prints the Python to use: scripts/setup.sh [dev] [services]
+#   dev       also what tests and lint need
+#   services  also Java and Kafka's jars, for the local services
+# Messages go to stderr. The second run finds its stamps and does nothing. OFFLINE=1 installs and fetches nothing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+venv=.venv
+want_dev='' want_services=''
+for word in "$@"; do
+  case $word in
+    dev) want_dev=1 ;;
+    services) want_services=1 ;;
+    *) echo "scripts/setup.sh: unknown word '$word'" >&2; exit 2 ;;
+  esac
+done
+
+say() { echo "setup: $*" >&2; }
+fail() { say "$*"; exit 1; }
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+can_apt() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
+apt_install() { # apt_install WHAT PACKAGE...: as root installs, otherwise says in one line what to install
+  local what=$1; shift
+  can_apt || fail "$what is missing: install it first (on Debian and Ubuntu: sudo apt-get install -y $*)"
+  say "$what is missing: apt-get install $*"
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >&2 ||
+    fail "apt-get could not install $*: install $what by hand and run this again"
+}
+
+find_python() {
+  local candidate
+  if [ -n "${PYTHON:-}" ]; then
+    new_enough "$PYTHON" || fail "PYTHON=$PYTHON is not Python 3.11 or newer: name another or unset it"
+    echo "$PYTHON"; return
+  fi
+  for candidate in python3 python3.13 python3.12 python3.11 python3.14; do
+    if new_enough "$candidate"; then echo "$candidate"; return; fi
+  done
+  fail "no Python 3.11 or newer was found: install one (on Debian and Ubuntu: apt-get install python3 python3-venv) or set PYTHON"
+}
+
+make_venv() { # a virtual environment whose Python runs and is new enough
+  local python version
+  if new_enough $venv/bin/python; then return; fi
+  python=$(find_python)
+  if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then # Debian splits these off
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    apt_install "Python's venv module" "python$version-venv"
+  fi
+  say "making $venv with $("$python" -V)"
+  "$python" -m venv --clear $venv >&2 || fail "$python cannot make a virtual environment here"
+}
+
+stamp_of() { # what an installation depends on; a moved checkout counts as another
+  { pwd; $venv/bin/python -V; cat "$@" pyproject.toml; } | sha256sum
+}
+
+install() { # install NAME LOCK...: what is locked, with hashes, then this project itself
+  local name=$1 stamp lock; shift
+  stamp=$(stamp_of "$@")
+  [ "$(cat "$venv/.stamp-$name" 2>/dev/null)" = "$stamp" ] && return
+  say "installing what $* lock (the first time takes a few minutes)"
+  for lock in "$@"; do
+    $venv/bin/python -m pip install -q --disable-pip-version-check --no-input --require-hashes -r "$lock" >&2 ||
+      fail "pip could not install $lock: see above; with no network, OFFLINE=1 uses what is installed"
+  done
+  $venv/bin/python -m pip install -q --disable-pip-version-check --no-input --no-build-isolation --no-deps -e . >&2
+  echo "$stamp" >"$venv/.stamp-$name"
+}
+
+bring_services() {
+  local cache=${XDG_CACHE_HOME:-$HOME/.cache}/assay/kafka-4.1.0
+  if ! $1 -c 'from devstack.java import find_java; find_java()' 2>/dev/null; then
+    apt_install "Java 17 or newer" default-jre-headless
+  fi
+  if [ -z "${KAFKA_JARS:-}" ] && [ ! -d "$cache" ]; then
+    command -v mvn >/dev/null || apt_install Maven maven
+    say "fetching Kafka's jars into $cache"
+  fi
+  $1 - >&2 <<'PYTHON' || exit 1
+import sys
+from devstack import DevstackError
+from devstack.java import find_jars, find_java
+try:
+    find_java(), find_jars()
+except DevstackError as error:
+    sys.exit(f"setup: {error}")
+PYTHON
+}
+
+offline_python() { # whatever Python has the packages; nothing is installed
+  local python=$venv/bin/python
+  if [ -n "${PYTHON:-}" ] || ! new_enough $python; then python=$(find_python); fi
+  PYTHONPATH=$PWD "$python" -c 'import alembic, confluent_kafka, fastavro, PIL, psycopg, pydantic_settings, sqlalchemy, typer' \
+    2>/dev/null || fail "OFFLINE=1, but $python lacks packages of requirements.lock: run without OFFLINE once, or name another PYTHON"
+  echo "$python"
+}
+
+if [ "${OFFLINE:-}" = 1 ]; then
+  offline_python
+  exit
+fi
+make_venv
+install run requirements-build.lock requirements.lock
+[ -z "$want_dev" ] || install dev requirements-build.lock requirements-dev.lock
+[ -z "$want_services" ] || bring_services $venv/bin/python
+echo $venv/bin/python
