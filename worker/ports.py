@@ -14,6 +14,21 @@ from worker.core.evidence import JobEvidence, ReuseHit, UnusableView, ViewMatch,
 from worker.core.gallery import GallerySnapshot
 from worker.outcomes import Outcome
 
+Partition = tuple[str, int]  # topic, number
+
+
+class RebalanceListener(Protocol):
+    """Told by a JobSource, inside `poll` and `close`, which partitions it reads."""
+
+    def assigned(self, partitions: Sequence[Partition]) -> int:
+        """Return the epoch that records of these partitions are to be stamped with."""
+
+    def revoked(self, partitions: Sequence[Partition]) -> None:
+        """Waits, within its own deadline, until what is in flight is committed; afterwards they belong to others."""
+
+    def lost(self, partitions: Sequence[Partition]) -> None:
+        """They already belong to others: nothing of them may be committed."""
+
 
 class JobSource(Protocol):
     """The consumer side. Called by the intake thread only, save `paused`, which tells any thread."""
@@ -154,9 +169,11 @@ __all__ = [
     "JobSource",
     "JobStatus",
     "Matcher",
+    "Partition",
     "PendingViews",
     "ProbeCache",
     "Publisher",
+    "RebalanceListener",
     "ResultStore",
     "Source",
     "ViewEncoder",

@@ -1,0 +1,188 @@
+"""The producer side on librdkafka: outputs and offsets in one transaction, and what to do when its outcome is unknown.
+
+librdkafka has no KIP-890: a late EndTxn could end a later transaction of the same producer. So after a call without an
+answer the producer is thrown away; a new one's `init_transactions` raises the epoch and settles the old transaction,
+and only then do the group's committed offsets tell whether it took place.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from schemas.message import OutputRecord
+from worker.adapters.kafka_errors import Fault, aborted, fault_of, raise_fatal
+from worker.errors import AbortTransaction, ServiceUnavailable
+from worker.ports import Partition
+
+T = TypeVar("T")
+
+TRANSACTION_TIMEOUT_MS = 10_000
+CALL_TIMEOUT_S = 8.0
+ABORT_TIMEOUT_S = 5.0
+AGAIN_WAIT_S = 0.02
+WRITE_SETTINGS: Mapping[str, Any] = {
+    "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+    "message.timeout.ms": TRANSACTION_TIMEOUT_MS - 1_000,
+    "socket.timeout.ms": TRANSACTION_TIMEOUT_MS,
+    # The previous commit's markers may still be on their way when the offsets are sent: the default backs off 100 ms.
+    "retry.backoff.ms": 3,
+    "retry.backoff.max.ms": 50,
+    "linger.ms": 5,
+    "compression.type": "lz4",
+    "message.max.bytes": 12 * 1024 * 1024,
+}
+_log = structlog.get_logger()
+
+
+class KafkaPublisher:
+    """A Publisher. Owned by the settle thread; it connects at the first call.
+
+    `group_metadata` is asked anew for each transaction, `still_owned` right after it (see Watermark.still_owned).
+    """
+
+    def __init__(
+        self,
+        *,
+        client_config: Mapping[str, Any],
+        group: str,
+        instance: str,
+        group_metadata: Callable[[], object],
+        still_owned: Callable[[], bool] = lambda: True,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._client_config = dict(client_config)
+        self._group = group
+        self._config = {
+            **client_config,
+            **WRITE_SETTINGS,
+            **(overrides or {}),
+            "transactional.id": f"assay.{group}.{instance}",
+            "error_cb": _log_client_error,
+        }
+        self._group_metadata = group_metadata
+        self._still_owned = still_owned
+        self._producer: Producer | None = None
+        self._reader: Consumer | None = None
+
+    def commit(self, outputs: Sequence[OutputRecord], offsets: Mapping[Partition, int]) -> None:
+        """See ports.Publisher. After ServiceUnavailable the outcome is unknown until `committed` was asked."""
+        producer = self._connected()
+        try:
+            self._transact(producer, outputs, offsets)
+        except AbortTransaction:
+            self._abort(producer)
+            raise
+        except KafkaException as failure:
+            self._resolve(producer, failure.args[0], offsets)
+
+    def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        """See ports.Publisher; partitions without a committed offset are left out. Raises ServiceUnavailable, Fatal."""
+        self._connected()  # settles a transaction of unknown outcome first
+        if self._reader is None:
+            config = {"group.id": self._group, "enable.auto.commit": False, "isolation.level": "read_committed"}
+            self._reader = Consumer({**self._client_config, **config}, logger=logging.getLogger("librdkafka"))
+        places = [TopicPartition(*partition) for partition in partitions]
+        try:
+            found = self._reader.committed(places, timeout=CALL_TIMEOUT_S) if places else []
+        except KafkaException as failure:
+            raise ServiceUnavailable("kafka", f"reading committed offsets: {failure.args[0]}") from failure
+        return {(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
+
+    def close(self) -> None:
+        self._discard()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _transact(self, producer: Producer, outputs: Sequence[OutputRecord], offsets: Mapping[Partition, int]) -> None:
+        producer.begin_transaction()
+        for output in outputs:
+            self._produce(producer, output)
+        metadata = self._group_metadata()
+        if not self._still_owned():
+            raise AbortTransaction("a partition was revoked before its offset was sent", fenced=True)
+        places = [TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()]
+        _again(producer, lambda: producer.send_offsets_to_transaction(places, metadata, CALL_TIMEOUT_S))
+        # A delivery that failed shows here: it makes the transaction abortable.
+        _again(producer, lambda: producer.commit_transaction(-1))
+        producer.poll(0)
+
+    def _produce(self, producer: Producer, output: OutputRecord) -> None:
+        headers = list(output.headers)
+        deadline_s = time.monotonic() + CALL_TIMEOUT_S
+        while True:
+            try:
+                producer.produce(output.topic, value=output.value, key=output.key, headers=headers)
+                return
+            except BufferError as full:  # the local queue drains as the broker answers
+                if time.monotonic() > deadline_s:
+                    raise AbortTransaction(f"the producer's queue stayed full for {CALL_TIMEOUT_S} s") from full
+                producer.poll(AGAIN_WAIT_S)
+
+    def _resolve(self, producer: Producer, error: KafkaError, offsets: Mapping[Partition, int]) -> None:
+        """Returns only if the transaction took place."""
+        match fault_of(error):
+            case Fault.FATAL:
+                raise_fatal(error, "publishing")
+            case Fault.ABORT:
+                self._abort(producer)
+                raise aborted(error)
+            case Fault.AGAIN | Fault.UNKNOWN:
+                _log.warning("transaction_outcome_unknown", error=str(error))
+                self._discard()
+                if not covers(self.committed(offsets), offsets):
+                    raise AbortTransaction(f"the transaction did not take place: {error}")
+
+    def _abort(self, producer: Producer) -> None:
+        """Nothing is committed after this: where the abort itself gets no answer, the next producer's epoch does it."""
+        try:
+            _again(producer, lambda: producer.abort_transaction(ABORT_TIMEOUT_S))
+        except KafkaException as failure:
+            if fault_of(failure.args[0]) is Fault.FATAL:
+                raise_fatal(failure.args[0], "aborting a transaction")
+            self._discard()
+
+    def _connected(self) -> Producer:
+        if self._producer is None:
+            producer = Producer(self._config, logger=logging.getLogger("librdkafka"))
+            try:
+                _again(producer, lambda: producer.init_transactions(CALL_TIMEOUT_S))
+            except KafkaException as failure:
+                if fault_of(failure.args[0]) is Fault.FATAL:
+                    raise_fatal(failure.args[0], "starting the transactional producer")
+                raise ServiceUnavailable("kafka", f"starting the producer: {failure.args[0]}") from failure
+            self._producer = producer
+        return self._producer
+
+    def _discard(self) -> None:
+        """Not Producer.close(): it aborts, and a transaction in doubt must not be aborted by its own producer."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge(blocking=False)
+
+
+def covers(committed: Mapping[Partition, int], offsets: Mapping[Partition, int]) -> bool:
+    """Whether a transaction with `offsets` took place: it is atomic, so one partition below tells that it did not."""
+    return all(committed.get(partition, -1) >= offset for partition, offset in offsets.items())
+
+
+def _again(producer: Producer, call: Callable[[], T]) -> T:
+    """Repeat a call with identical arguments while its error is plainly retriable; raises the last error."""
+    deadline_s = time.monotonic() + CALL_TIMEOUT_S
+    while True:
+        try:
+            return call()
+        except KafkaException as failure:
+            if fault_of(failure.args[0]) is not Fault.AGAIN or time.monotonic() > deadline_s:
+                raise
+            producer.poll(AGAIN_WAIT_S)
+
+
+def _log_client_error(error: KafkaError) -> None:
+    _log.warning("kafka_client_error", client="producer", error=str(error))

@@ -1,0 +1,222 @@
+"""The consumer side on librdkafka: one record at a time, explicit start offsets, rebalances told to a listener.
+
+Records are read with `poll()`; `consume(n)` may return records of partitions that were revoked during the call.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from schemas.message import InputRecord, Source
+from worker.adapters.kafka_errors import EXIT_KAFKA, check_consumer_error, no_answer, raise_fatal
+from worker.errors import AbortTransaction, Fatal
+from worker.ports import Partition, RebalanceListener
+
+Assignor = Literal["cooperative-sticky", "range", "consumer"]  # the last is KIP-848
+
+SESSION_TIMEOUT_MS = 6_000
+# Longer than the 10 s after which the broker aborts the transaction of a killed predecessor, plus its cleaning.
+OFFSET_DEADLINE_S = 30.0
+OFFSET_TRY_S = 5.0
+READ_SETTINGS: Mapping[str, Any] = {
+    "enable.auto.commit": False,
+    "isolation.level": "read_committed",
+    "auto.offset.reset": "error",
+    "queued.max.messages.kbytes": 131_072,
+    "fetch.queue.backoff.ms": 20,
+    "fetch.error.backoff.ms": 100,
+}
+METADATA_MAGIC = b"CGMDv2:"
+_log = structlog.get_logger()
+
+
+class KafkaSource:
+    """A JobSource of one consumer. `subscribe` starts it; `group_metadata` and `lag` may be called by any thread."""
+
+    def __init__(
+        self,
+        *,
+        client_config: Mapping[str, Any],
+        group: str,
+        topics: Sequence[str],
+        assignor: Assignor = "cooperative-sticky",
+        instance_id: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._topics = list(topics)
+        self._incremental = assignor != "range"
+        self._epochs: dict[Partition, int] = {}
+        config = {
+            **client_config,
+            **READ_SETTINGS,
+            **_membership(group, assignor, instance_id),
+            **(overrides or {}),
+            "error_cb": _log_client_error,
+        }
+        self._consumer = Consumer(config, logger=logging.getLogger("librdkafka"))
+        self._listener: RebalanceListener | None = None
+
+    def subscribe(self, listener: RebalanceListener) -> KafkaSource:
+        """Join the group. The listener is called inside `poll` and `close`."""
+        self._listener = listener
+        self._consumer.subscribe(
+            self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+        )  # fmt: skip
+        return self
+
+    def poll(self, timeout_s: float) -> InputRecord | None:
+        """The next record, or None. Raises Fatal and ConfigurationError for what cannot be mended."""
+        message = self._consumer.poll(timeout_s)
+        if message is None:
+            return None
+        error = message.error()
+        if error is not None:
+            self._note(error, f"{message.topic()}/{message.partition()}")
+            return None
+        epoch = self._epochs.get((message.topic(), message.partition()))
+        return None if epoch is None else input_record(message, epoch)
+
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        self._consumer.pause([TopicPartition(*partition) for partition in partitions if partition in self._epochs])
+
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        self._consumer.resume([TopicPartition(*partition) for partition in partitions if partition in self._epochs])
+
+    def close(self) -> None:
+        """Leave the group; the listener hears of the partitions that are given up."""
+        self._consumer.close()
+        self._epochs.clear()
+
+    def group_metadata(self) -> bytes:
+        """The group's metadata of this moment, for one transaction. Raises AbortTransaction outside the group.
+
+        Without a generation the broker would take the offsets of anybody: a consumer that has not joined, or was
+        thrown out, must not commit.
+        """
+        try:
+            metadata: bytes = self._consumer.consumer_group_metadata()
+        except (RuntimeError, KafkaException) as error:
+            raise AbortTransaction(f"the consumer is closed: {error}", fenced=True) from error
+        if generation_of(metadata) < 0:
+            raise AbortTransaction("the consumer is not a member of its group", fenced=True)
+        return metadata
+
+    def lag(self) -> dict[Partition, int]:
+        """Records between the position and the end of each assigned partition, as the last fetch saw it."""
+        return {partition: self._behind(partition) for partition in list(self._epochs)}
+
+    def _behind(self, partition: Partition) -> int:
+        try:
+            place = TopicPartition(*partition)
+            low, high = self._consumer.get_watermark_offsets(place, cached=True)
+            position = self._consumer.position([place])[0].offset
+        except (RuntimeError, KafkaException):  # closed, or revoked a moment ago
+            return 0
+        return max(0, high - max(position, low)) if high >= 0 else 0
+
+    def _note(self, error: KafkaError, place: str) -> None:
+        check_consumer_error(error, place)
+        _log.warning("kafka_consumer_error", place=place, error=str(error))
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        places = self._start_offsets(partitions)
+        if self._listener is not None and (places or not self._incremental):
+            names = _names(places)
+            self._epochs.update(dict.fromkeys(names, self._listener.assigned(names)))
+        (consumer.incremental_assign if self._incremental else consumer.assign)(places)
+        _log.info("partitions_assigned", partitions=len(places))
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._listener is not None:
+            self._listener.revoked(_names(partitions))
+        self._unassign(consumer, partitions)
+        _log.info("partitions_revoked", partitions=len(partitions))
+
+    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._listener is not None:
+            self._listener.lost(_names(partitions))
+        self._unassign(consumer, partitions)
+        _log.warning("partitions_lost", partitions=len(partitions))
+
+    def _unassign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for name in _names(partitions):
+            self._epochs.pop(name, None)
+        if self._incremental:
+            consumer.incremental_unassign(partitions)
+        else:
+            consumer.unassign()
+
+    def _start_offsets(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """The committed offsets, or the beginning where the group has none: then nothing was ever read.
+
+        Explicit, because a reset policy cannot tell a new group from one whose offset was deleted unread.
+        """
+        places = self._committed(partitions) if partitions else []
+        for place in places:
+            if place.offset < 0:
+                place.offset = OFFSET_BEGINNING
+        return places
+
+    def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Waits for a predecessor's open transaction, which hides its offsets. Raises Fatal after the deadline."""
+        deadline_s = time.monotonic() + OFFSET_DEADLINE_S
+        while True:
+            try:
+                found: list[TopicPartition] = self._consumer.committed(partitions, timeout=OFFSET_TRY_S)
+                return found
+            except KafkaException as failure:
+                error = failure.args[0]
+                if not (no_answer(error) or error.retriable()):
+                    raise_fatal(error, "reading the committed offsets")
+                if time.monotonic() > deadline_s:
+                    raise Fatal(
+                        f"no committed offsets in {OFFSET_DEADLINE_S} s: {error}", exit_code=EXIT_KAFKA
+                    ) from failure
+
+
+def input_record(message: Message, epoch: int) -> InputRecord:
+    """A client's message as an InputRecord; the value is not copied again."""
+    return InputRecord(
+        source=Source(topic=message.topic(), partition=message.partition(), offset=message.offset()),
+        epoch=epoch,
+        key=message.key(),
+        value=message.value() or b"",
+        headers=tuple((name, value or b"") for name, value in message.headers() or ()),
+        timestamp_ms=max(0, message.timestamp()[1]),
+    )
+
+
+def generation_of(metadata: bytes) -> int:
+    """The generation in serialised group metadata; -1 outside a group. Raises Fatal for a form that is not known."""
+    if not metadata.startswith(METADATA_MAGIC):
+        raise Fatal(f"unknown group metadata {metadata[:8]!r}: this librdkafka is not supported", exit_code=EXIT_KAFKA)
+    (generation,) = struct.unpack_from("<i", metadata, len(METADATA_MAGIC))
+    return int(generation)
+
+
+def _membership(group: str, assignor: Assignor, instance_id: str | None) -> dict[str, Any]:
+    config: dict[str, Any] = {"group.id": group}
+    if instance_id is not None:
+        config["group.instance.id"] = instance_id
+    if assignor == "consumer":  # the session is the broker's setting then
+        return {**config, "group.protocol": "consumer"}
+    classic = {"partition.assignment.strategy": assignor, "session.timeout.ms": SESSION_TIMEOUT_MS}
+    return {**config, **classic, "heartbeat.interval.ms": SESSION_TIMEOUT_MS // 3}
+
+
+def _names(partitions: Iterable[TopicPartition]) -> list[Partition]:
+    return [(place.topic, place.partition) for place in partitions]
+
+
+def _log_client_error(error: KafkaError) -> None:
+    _log.warning("kafka_client_error", client="consumer", error=str(error))
+
+
+SourceFactory = Callable[[RebalanceListener], KafkaSource]
