@@ -55,7 +55,7 @@ def _trace_job(tracer: Tracer, item: Embedded, now_ns: int) -> None:
     carrier = {name: value.decode("ascii", "replace") for name, value in record.headers}
     context = TraceContextTextMapPropagator().extract(carrier)
     begun_ns = now_ns - round((time.monotonic() - item.received.received_s) * 1e9)
-    attributes = {
+    attributes: dict[str, str | int] = {
         "messaging.system": "kafka",
         "messaging.operation.type": "process",
         "messaging.destination.name": record.source.topic,
