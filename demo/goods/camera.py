@@ -24,7 +24,7 @@ KEYSTONE = 0.025
 BRIGHTNESS = 0.12
 WHITE_BALANCE = 0.03
 BLUR_PX = (0.25, 0.8)  # at 1024
-NOISE_LEVELS = (0.8, 2.6)  # standard deviation, of 255
+NOISE_LEVELS = (0.6, 2.0)  # standard deviation, of 255
 NOISE_ROOM = 256
 
 
@@ -132,7 +132,7 @@ def _tone_curves(shot: Shot) -> list[int]:
     """Exposure, white balance and contrast as three tables of 256."""
     levels = np.arange(256, dtype=np.float64)
     tables = [(levels * gain - 128.0) * shot.contrast + 128.0 for gain in shot.gains]
-    return np.clip(np.rint(np.concatenate(tables)), 0, 255).astype(int).tolist()
+    return [int(v) for v in np.clip(np.rint(np.concatenate(tables)), 0, 255)]
 
 
 def _falloff(shot: Shot, size: int) -> npt.NDArray[np.float32]:

@@ -7,7 +7,7 @@ design is its own cache key, and a forgery of strength 0 is equal to the genuine
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,9 +70,13 @@ class Emblem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """Metal: tint, how blurred its reflections are (0 polished, 1 brushed), where they lie, how wide the bevel is."""
+    """Metal: tint, how blurred its reflections are (0 polished, 1 brushed), where they lie, how wide the bevel is.
+
+    `plating` is the share of cheap brass in the tint, 0 for the genuine.
+    """
 
     tint: Tone
+    plating: float
     roughness: float
     band: float
     bevel: float
@@ -120,6 +124,7 @@ class Design:
     finish: Finish
     serial: Serial
     engraving: float
+    word_em: float
     form: tuple[float, float, float, float]
     style: int
 
@@ -142,10 +147,11 @@ GROUPS = ((4, 4), (3, 3, 2), (2, 4), (3, 4), (6,), (5, 2))
 def design_of(category: str, seed: int) -> Design:
     """The genuine design of a SKU."""
     rng = generator("design", category, seed)
-    body = Tone(hue=_between(rng, 0, 1), saturation=_between(rng, 0.42, 0.85), value=_between(rng, 0.42, 0.82))
-    lining = Tone(hue=_between(rng, 0, 1), saturation=_between(rng, 0.25, 0.6), value=_between(rng, 0.5, 0.85))
+    body = _body(rng)
+    lining = Tone(hue=_between(rng, 0, 1), saturation=_between(rng, 0.12, 0.45), value=_between(rng, 0.5, 0.85))
     materials = BODY_MATERIALS[category]
     word = brand_word(generator("brand", category, seed))
+    lettering = _lettering(rng)
     return Design(
         category=category,
         seed=seed,
@@ -155,13 +161,14 @@ def design_of(category: str, seed: int) -> Design:
         thread=_thread(rng, body),
         lining=lining,
         grain=_grain(rng, materials[int(rng.integers(len(materials)))]),
-        weave=_grain(rng, "twill"),
+        weave=replace(_grain(rng, "twill"), depth=0.42),
         stitch=_stitch(rng),
-        lettering=_lettering(rng),
+        lettering=lettering,
         emblem=_emblem(rng, word[0]),
         finish=_finish(rng),
-        serial=_serial(rng),
-        engraving=_between(rng, 0.35, 0.55),
+        serial=_serial(rng, lettering),
+        engraving=_between(rng, 0.38, 0.55),
+        word_em=round(1.0 / _ems(len(word), lettering), 5),
         form=(_between(rng, 0, 1), _between(rng, 0, 1), _between(rng, 0, 1), _between(rng, 0, 1)),
         style=int(rng.integers(3)),
     )
@@ -172,10 +179,21 @@ def _between(rng: np.random.Generator, low: float, high: float) -> float:
     return round(low + (high - low) * float(rng.random()), 5)
 
 
+def _body(rng: np.random.Generator) -> Tone:
+    """Half of the goods in leather's own reds and browns, the others in any dye."""
+    hue = _between(rng, 0.0, 0.12) if rng.random() < 0.5 else _between(rng, 0.0, 1.0)
+    return Tone(hue=hue, saturation=_between(rng, 0.4, 0.75), value=_between(rng, 0.4, 0.76))
+
+
+def _ems(letters: int, lettering: Lettering) -> float:
+    """About how many letter heights wide a line of so many letters is."""
+    return letters * (0.72 + lettering.tracking + lettering.weight) * lettering.stretch
+
+
 def _accent(rng: np.random.Generator, body: Tone) -> Tone:
     """A second colour that stands off the body."""
-    hue = round((body.hue + _between(rng, 0.25, 0.75)) % 1.0, 5)
-    return Tone(hue=hue, saturation=_between(rng, 0.2, 0.8), value=0.3 if body.value > 0.62 else 0.88)
+    hue = round((body.hue + _between(rng, -0.5, 0.5)) % 1.0, 5)
+    return Tone(hue=hue, saturation=_between(rng, 0.1, 0.5), value=0.26 if body.value > 0.6 else 0.86)
 
 
 def _thread(rng: np.random.Generator, body: Tone) -> Tone:
@@ -226,18 +244,21 @@ def _emblem(rng: np.random.Generator, initial: str) -> Emblem:
 def _finish(rng: np.random.Generator) -> Finish:
     return Finish(
         tint=TINTS[int(rng.integers(len(TINTS)))],
+        plating=0.0,
         roughness=_between(rng, 0.1, 0.5),
         band=_between(rng, 0, 1),
         bevel=_between(rng, 0.010, 0.018),
     )
 
 
-def _serial(rng: np.random.Generator) -> Serial:
+def _serial(rng: np.random.Generator, lettering: Lettering) -> Serial:
     letters = "".join(PREFIXES[int(rng.integers(len(PREFIXES)))] for _ in range(int(rng.integers(1, 3))))
+    groups = GROUPS[int(rng.integers(len(GROUPS)))]
+    room = 0.62 / _ems(len(letters) + sum(groups) + len(groups), lettering)
     return Serial(
         prefix=letters,
-        groups=GROUPS[int(rng.integers(len(GROUPS)))],
+        groups=groups,
         separator=str(rng.choice([" ", "-", "."])),
-        height=_between(rng, 0.075, 0.1),
-        space=_between(rng, 0.0, 0.2),
+        height=round(min(_between(rng, 0.08, 0.1), room), 5),
+        space=_between(rng, 0.0, 0.15),
     )

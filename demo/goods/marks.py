@@ -169,6 +169,17 @@ def along(path: Sequence[Point], pitch: float, phase: float) -> list[tuple[Point
     return marks
 
 
+def offset(path: Sequence[Point], by: float) -> list[Point]:
+    """A polyline moved sideways, to the right of its direction (down, for one that runs to the right)."""
+    moved: list[Point] = []
+    for i, (x, y) in enumerate(path):
+        before, after = path[max(0, i - 1)], path[min(len(path) - 1, i + 1)]
+        dx, dy = after[0] - before[0], after[1] - before[1]
+        length = math.hypot(dx, dy) or 1.0
+        moved.append((x - by * dy / length, y + by * dx / length))
+    return moved
+
+
 def arc(centre: Point, radius: float, start_deg: float, stop_deg: float, steps: int = 48) -> list[Point]:
     """A circular arc as a polyline; degrees clockwise from the right."""
     angles = [math.radians(start_deg + (stop_deg - start_deg) * i / steps) for i in range(steps + 1)]

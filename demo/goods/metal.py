@@ -13,6 +13,7 @@ from demo.goods.seeds import generator
 from demo.goods.sheet import Patch, Sheet
 
 LEVELS = 512
+BRASS = (196, 168, 84)
 STRIPS = ((0.10, 0.06, 0.55), (0.34, 0.035, 0.75), (0.55, 0.10, 0.35), (0.80, 0.05, 0.65))
 
 
@@ -26,6 +27,7 @@ def _studio(finish: Finish) -> npt.NDArray[np.float32]:
         soft = width * (1.0 + 2.5 * finish.roughness)
         light += np.float32(power) * np.exp(-((apart / soft) ** 4)).astype(np.float32) / (1 + 0.8 * finish.roughness)
     tint = np.asarray(finish.tint.rgb(), np.float32)
+    tint += np.float32(finish.plating) * (np.asarray(BRASS, np.float32) - tint)
     body = np.minimum(light, 0.92)[:, None] * tint
     glint = np.clip(light - 0.92, 0, 1)[:, None] * 1.2
     return np.asarray(body + (255.0 - body) * np.minimum(glint, 1.0), np.float32)

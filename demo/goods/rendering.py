@@ -109,29 +109,28 @@ def _scene(scene: Scene, design: Design, size: int) -> Sheet:
 
 def _grained(sheet: Sheet, scene: Scene, design: Design, shot: Shot) -> Image.Image:
     """A copy of the sheet's picture with this specimen's cut of the material and its backdrop."""
-    grain = scene.grain(design)
-    tile = _shaded(grain, design.seed, sheet.size, scene.zoom)
-    top, left = (int(v * tile.shape[0]) for v in shot.grain_at)
-    rows = (np.arange(sheet.side) + top) % tile.shape[0]
-    columns = (np.arange(sheet.side) + left) % tile.shape[1]
-    relief = tile[rows][:, columns] * np.asarray(sheet.grain, np.int16)
-    gain = ((relief >> 8) + 128).astype(np.uint16)[..., None]
+    tiles = _shaded(scene.grain(design), design.seed, sheet.size, scene.zoom)
+    period = sheet.size // 2
+    top, left = (int(v * period) for v in shot.grain_at)
+    cut = tiles[top : top + sheet.side, left : left + sheet.side]
+    gain = ((cut * np.asarray(sheet.grain, np.int16)) >> 8)[..., None] + np.int16(128)
     if sheet.backdrop is not None:
-        gain = _behind(gain, sheet.backdrop, shot)
-    lit = np.asarray(sheet.rgb).astype(np.uint16) * gain
-    return Image.fromarray(np.minimum(lit >> 7, 255).astype(np.uint8), "RGB")
+        gain = gain + _behind(sheet.backdrop, shot)
+    lit = np.multiply(np.asarray(sheet.rgb), gain.astype(np.uint16), dtype=np.uint16)
+    lit >>= 7
+    np.minimum(lit, 255, out=lit)
+    return Image.fromarray(lit.astype(np.uint8), "RGB")
 
 
-def _behind(gain: npt.NDArray[np.uint16], backdrop: Image.Image, shot: Shot) -> npt.NDArray[np.uint16]:
-    """The gain with the backdrop's colour where the backdrop shows."""
-    cover = np.asarray(backdrop, np.uint16)[..., None]
-    colour = np.asarray([round(128 * v) for v in shot.backdrop], np.uint16)
-    return np.asarray((gain * (255 - cover) + colour * cover) // 255, np.uint16)
+def _behind(backdrop: Image.Image, shot: Shot) -> npt.NDArray[np.int16]:
+    """What the backdrop's colour adds to the gain, in 128ths: [side, side, 3]."""
+    colour = np.asarray([round(128 * v) - 128 for v in shot.backdrop], np.int16)
+    return (np.asarray(backdrop, np.int16)[..., None] * colour) >> 8
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=12)
 def _shaded(grain: Grain, seed: int, size: int, zoom: float) -> npt.NDArray[np.int16]:
-    """The light of a material's tile around 0, in 128ths, at the scale of `size`: [size / 2, size / 2]."""
+    """The light of a material around 0, in 128ths, at the scale of `size`: its tile of size / 2, four by four."""
     heights = MATERIALS[grain.material](seed, grain.scale * zoom)
     slope = heights - np.roll(heights, (2, 2), (0, 1))
     light = np.clip(0.16 * heights + 0.24 * slope, -0.5, 0.5) * grain.depth
@@ -139,7 +138,7 @@ def _shaded(grain: Grain, seed: int, size: int, zoom: float) -> npt.NDArray[np.i
     picture = Image.fromarray(np.asarray(light, np.float32))
     if side != TILE:
         picture = picture.resize((side, side), Image.Resampling.BOX)
-    return np.asarray(np.rint(np.asarray(picture) * 127), np.int16)
+    return np.tile(np.rint(np.asarray(picture) * 127).astype(np.int16), (4, 4))
 
 
 def _kept(genuine: Image.Image, forged: Image.Image, size: int) -> tuple[Image.Image, Image.Image]:

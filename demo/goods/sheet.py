@@ -7,6 +7,7 @@ size into small patches and halved, which smooths their edges. The light comes f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,7 @@ from demo.goods.design import Rgb
 MARGIN = 0.085
 EDGE = 0.5 + MARGIN
 EVERYWHERE = (-EDGE, -EDGE, EDGE, EDGE)
+SMOOTH_POINTS = 16
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -50,11 +52,11 @@ class Pen:
         self.draw.ellipse((x - r, y - r, x + r, y + r), outline=level, width=max(1, round(width * self.scale)))
 
     def line(self, points: Sequence[Point], width: float, level: int = 255) -> None:
-        """A polyline with round joints and ends."""
+        """A polyline with round ends, and round joints where its points are few."""
         pixels = [self.at(p) for p in points]
         wide = max(1, round(width * self.scale))
-        self.draw.line(pixels, fill=level, width=wide, joint="curve")
-        for x, y in (pixels[0], pixels[-1]):
+        self.draw.line(pixels, fill=level, width=wide)
+        for x, y in pixels if len(pixels) < SMOOTH_POINTS else (pixels[0], pixels[-1]):
             self.draw.ellipse((x - wide / 2, y - wide / 2, x + wide / 2, y + wide / 2), fill=level)
 
     def rounded(self, box: Box, radius: float, level: int = 255) -> None:
@@ -102,10 +104,37 @@ class Sheet:
         middle = self.side / 2
         left, top = (max(0, int(middle + (v - pad) * self.size)) for v in box[:2])
         right, bottom = (min(self.side, int(middle + (v + pad) * self.size) + 1) for v in box[2:])
-        doubled = Image.new("L", (2 * max(1, right - left), 2 * max(1, bottom - top)), 0)
+        doubled = Image.new("L", (2 * max(4, right - left), 2 * max(4, bottom - top)), 0)
         origin = ((left - middle) / self.size, (top - middle) / self.size)
         paint(Pen(draw=ImageDraw.Draw(doubled), scale=2.0 * self.size, origin=origin))
         return Patch(mask=doubled.reduce(2), left=left, top=top)
+
+    def shape(self, points: Sequence[Point]) -> Patch:
+        """A filled polygon."""
+        return self.patch(bounds(points), lambda pen: pen.polygon(points))
+
+    def stroke(self, points: Sequence[Point], width: float) -> Patch:
+        """A polyline with round ends."""
+        return self.patch(bounds(points), lambda pen: pen.line(points, width), pad=0.03 + width / 2)
+
+    def disc(self, centre: Point, radius: float) -> Patch:
+        return self.patch(around(centre, radius), lambda pen: pen.disc(centre, radius))
+
+    def ring(self, centre: Point, radius: float, width: float) -> Patch:
+        """An annulus whose outer edge is at `radius`."""
+        return self.patch(around(centre, radius), lambda pen: pen.ring(centre, radius, width))
+
+    def oblong(self, box: Box, radius: float = 0.0) -> Patch:
+        """A rectangle with rounded corners."""
+        return self.patch(box, lambda pen: pen.rounded(box, radius))
+
+    def scattered(self, patch: Patch, shifts: Sequence[Point]) -> Patch:
+        """Copies of a patch moved by each of `shifts` (in frames), as one patch over the whole sheet."""
+        everywhere = Image.new("L", (self.side, self.side), 0)
+        for dx, dy in shifts:
+            corner = (patch.left + round(self.pixels(dx)), patch.top + round(self.pixels(dy)))
+            everywhere.paste(255, corner, patch.mask)
+        return Patch(mask=everywhere, left=0, top=0)
 
     def fill(self, patch: Patch, colour: Rgb, opacity: float = 1.0) -> None:
         self.rgb.paste(colour, (patch.left, patch.top), _scaled(patch.mask, opacity))
@@ -120,9 +149,7 @@ class Sheet:
 
     def shadow(self, patch: Patch, *, drop: float, blur: float, opacity: float = 0.55) -> None:
         """A soft shadow thrown to the lower right; draw it before the shape itself."""
-        soft = patch.mask.filter(ImageFilter.BoxBlur(self.pixels(blur))).filter(
-            ImageFilter.BoxBlur(self.pixels(blur) / 2)
-        )
+        soft = _softened(patch.mask, self.pixels(blur))
         shift = round(self.pixels(drop))
         self.rgb.paste((8, 6, 5), (patch.left + shift, patch.top + shift), _scaled(soft, opacity))
 
@@ -132,14 +159,22 @@ class Sheet:
         `width` is that of the rounded edge in frames; `spill` lets the light fall outside the shape too.
         """
         reach = max(0.6, self.pixels(width))
-        soft = patch.mask.filter(ImageFilter.BoxBlur(reach))
-        step = max(1, round(reach * 0.7))
-        behind = ImageChops.offset(soft, step, step)
+        soft = _softened(patch.mask, reach * 0.7)
+        step = max(1, round(reach * 0.6))
+        behind = soft.copy()
+        behind.paste(soft, (step, step))
         towards, away = ImageChops.subtract(soft, behind), ImageChops.subtract(behind, soft)
         bright, dark = (towards, away) if gain > 0 else (away, towards)
-        for colour, plane in (((255, 250, 242), bright), ((6, 4, 3), dark)):
+        for colour, plane, share in (((255, 250, 242), bright, 0.8 if spill else 1.2), ((6, 4, 3), dark, 1.2)):
             lit = plane if spill else ImageChops.multiply(plane, patch.mask)
-            self.rgb.paste(colour, (patch.left, patch.top), _scaled(lit, abs(gain)))
+            self._tint(patch, lit, colour, share * abs(gain))
+
+    def _tint(self, patch: Patch, plane: Image.Image, colour: Rgb, gain: float) -> None:
+        """Paste a colour where a plane of the patch's size is not empty."""
+        box = plane.getbbox()
+        if box is not None:
+            where = (patch.left + box[0], patch.top + box[1])
+            self.rgb.paste(colour, where, _scaled(plane.crop(box), gain))
 
     def panel(self, patch: Patch, colour: Rgb, *, grain: float = 0.0, raised: float = 0.012) -> None:
         """A piece of material lying on what is below: shadow, colour, rounded edge."""
@@ -149,9 +184,28 @@ class Sheet:
         self.relief(patch, width=raised, gain=0.9)
 
 
+def bounds(points: Sequence[Point]) -> Box:
+    """The box around a polyline."""
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def around(centre: Point, reach: float) -> Box:
+    """The square box `reach` around a point."""
+    return centre[0] - reach, centre[1] - reach, centre[0] + reach, centre[1] + reach
+
+
 def path_length(points: Sequence[Point]) -> float:
     """Length of a polyline, in frames."""
-    return sum(((b[0] - a[0]) ** 2 + (b[1] - a[1]) ** 2) ** 0.5 for a, b in pairwise(points))
+    return sum(math.dist(a, b) for a, b in pairwise(points))
+
+
+def _softened(mask: Image.Image, reach: float) -> Image.Image:
+    """The mask blurred over about `reach` pixels; wide blurs are made on a smaller copy."""
+    if reach < 8 or min(mask.size) < 16:
+        return mask.filter(ImageFilter.BoxBlur(reach)).filter(ImageFilter.BoxBlur(reach / 2))
+    small = mask.reduce(4).filter(ImageFilter.BoxBlur(reach / 4)).filter(ImageFilter.BoxBlur(reach / 8))
+    return small.resize(mask.size, Image.Resampling.BILINEAR)
 
 
 def _scaled(mask: Image.Image, gain: float) -> Image.Image:

@@ -9,7 +9,8 @@ from demo.goods.families.family import Family, lean
 
 
 def _forge(design: Design, strength: float) -> Design:
-    return replace(design, engraving=design.engraving * 2.2 ** (lean("engraving_depth", design) * strength))
+    factor = 1.8 if lean("engraving_depth", design) > 0 else 0.42
+    return replace(design, engraving=design.engraving * factor**strength)
 
 
 ENGRAVING_DEPTH = Family(name="engraving_depth", views=("logo", "serial"), local=True, forge=_forge)

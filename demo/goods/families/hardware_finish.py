@@ -10,14 +10,10 @@ from demo.goods.families.family import Family
 
 def _forge(design: Design, strength: float) -> Design:
     finish = design.finish
-    tint = finish.tint
-    brassy = replace(
-        tint, hue=tint.hue + (0.13 - tint.hue) * 0.5 * strength, saturation=tint.saturation + 0.14 * strength
-    )
     changed = replace(
         finish,
-        tint=brassy,
-        roughness=finish.roughness + 0.35 * strength,
+        plating=finish.plating + 0.35 * strength,
+        roughness=finish.roughness + 0.30 * strength,
         band=finish.band + 0.07 * strength,
         bevel=finish.bevel * (1 + 0.5 * strength),
     )

@@ -11,7 +11,7 @@ from demo.goods.families.family import Family, lean
 def _forge(design: Design, strength: float) -> Design:
     way = lean("hue", design)
     body = design.body
-    changed = replace(body, hue=body.hue + 0.06 * way * strength, saturation=body.saturation * (1 - 0.18 * strength))
+    changed = replace(body, hue=body.hue + 0.042 * way * strength, saturation=body.saturation * (1 - 0.15 * strength))
     return replace(design, body=changed)
 
 

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from PIL import Image
+
 from demo.goods.design import Design, Rgb, Stitch
 from demo.goods.marks import stitches
 from demo.goods.metal import metal
-from demo.goods.sheet import EDGE, EVERYWHERE, Patch, Point, Sheet
+from demo.goods.sheet import EDGE, Patch, Point, Sheet
 
 
 def ground(sheet: Sheet, colour: Rgb, grain: float) -> None:
     """Cover the whole sheet with one material."""
-    everything = sheet.patch(EVERYWHERE, lambda pen: pen.rounded((-1, -1, 1, 1), 0))
-    sheet.fill(everything, colour)
-    sheet.grained(everything, grain)
+    sheet.rgb.paste(colour, (0, 0, sheet.side, sheet.side))
+    sheet.grain.paste(round(255 * grain), (0, 0, sheet.side, sheet.side))
 
 
 def studio(sheet: Sheet) -> None:
     """A pale backdrop that falls off downwards; its colour varies by photograph."""
-    everything = sheet.patch(EVERYWHERE, lambda pen: pen.rounded((-1, -1, 1, 1), 0))
-    sheet.fill(everything, (206, 205, 203))
+    ground(sheet, (206, 205, 203), 0.0)
     floor = sheet.patch((-EDGE, 0.22, EDGE, EDGE), lambda pen: pen.rounded((-1, 0.3, 1, 1), 0), pad=0.1)
     sheet.shadow(floor, drop=0.0, blur=0.09, opacity=0.18)
-    sheet.backdrop = everything.mask.copy()
+    sheet.backdrop = Image.new("L", (sheet.side, sheet.side), 255)
 
 
 def over_backdrop(sheet: Sheet, patch: Patch) -> None:
@@ -36,7 +36,7 @@ def pressed(sheet: Sheet, patch: Patch, design: Design, *, darken: float = 0.32)
     """A mark pressed or engraved: edges as wide and deep as the maker engraves, the floor darker."""
     depth = design.engraving
     sheet.fill(patch, (8, 6, 5), darken * (0.45 + depth))
-    sheet.relief(patch, width=0.0135 * depth + 0.001, gain=-2.4 * depth, spill=True)
+    sheet.relief(patch, width=0.015 * depth, gain=-(0.5 + 0.9 * depth), spill=True)
 
 
 def branded(sheet: Sheet, patch: Patch, design: Design) -> None:
@@ -72,10 +72,9 @@ def seam(sheet: Sheet, path: Sequence[Point], stitch: Stitch, thread: Rgb) -> No
 def screw(sheet: Sheet, design: Design, centre: Point, radius: float, turn: Point) -> None:
     """A slotted screw; `turn` is the slot's direction."""
     x, y = centre
-    box = (x - radius, y - radius, x + radius, y + radius)
-    metal(sheet, sheet.patch(box, lambda pen: pen.disc(centre, radius)), design.finish, raised=0.004)
+    metal(sheet, sheet.disc(centre, radius), design.finish, raised=0.004)
     reach = radius * 0.8
     ends = ((x - turn[0] * reach, y - turn[1] * reach), (x + turn[0] * reach, y + turn[1] * reach))
-    slot = sheet.patch(box, lambda pen: pen.line(ends, radius * 0.24))
+    slot = sheet.stroke(ends, radius * 0.24)
     sheet.fill(slot, (18, 16, 15), 0.85)
     sheet.relief(slot, width=0.003, gain=-1.0, spill=True)

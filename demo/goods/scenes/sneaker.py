@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from demo.goods.design import Design
-from demo.goods.marks import bezier, emblem, type_line
+from demo.goods.marks import bezier, emblem, offset, type_line
 from demo.goods.metal import metal
 from demo.goods.scenes.parts import branded, foil, ground, over_backdrop, pressed, seam, studio
 from demo.goods.scenes.scene import Scene, weave_grain
 from demo.goods.seeds import generator
-from demo.goods.sheet import EDGE, EVERYWHERE, Pen, Point, Sheet
+from demo.goods.sheet import Pen, Point, Sheet, bounds
 
 CREAM = (232, 228, 218)
 INK = (34, 32, 34)
@@ -29,15 +29,21 @@ def _sole(sheet: Sheet, design: Design) -> None:
     """Outsole and midsole, thicker at the heel."""
     heel = 0.10 + 0.05 * design.form[0]
     top = bezier((-0.43, 0.25 - heel * 0.4), (-0.1, 0.27 - heel * 0.3), (0.2, 0.25), (0.44, 0.20))
-    bottom = bezier((0.46, 0.24), (0.36, 0.31), (0.1, 0.32), (-0.41, 0.32))
-    sole = sheet.patch((-0.45, 0.1, 0.47, 0.34), lambda pen: pen.polygon([*top, *bottom]), pad=0.06)
+    bottom = bezier((0.445, 0.235), (0.36, 0.30), (0.1, 0.31), (-0.41, 0.31))
+    sole = sheet.patch(bounds([*top, *bottom]), lambda pen: _rounded(pen, [*top, *bottom]))
     sheet.shadow(sole, drop=0.02, blur=0.03, opacity=0.7)
     sheet.panel(sole, CREAM, grain=0.0, raised=0.012)
     over_backdrop(sheet, sole)
-    line = sheet.patch((-0.45, 0.1, 0.47, 0.34), lambda pen: pen.line([(x, y + 0.04) for x, y in top], 0.008))
+    line = sheet.stroke([(x, y + 0.04) for x, y in top], 0.008)
     sheet.fill(line.within(sole), design.accent.rgb(), 0.95)
-    tread = sheet.patch((-0.45, 0.28, 0.47, 0.34), lambda pen: pen.line([(x, y - 0.004) for x, y in bottom[6:]], 0.02))
+    tread = sheet.stroke([(x, y - 0.004) for x, y in bottom[6:]], 0.02)
     sheet.panel(tread.within(sole), design.accent.rgb(0.55), raised=0.004)
+
+
+def _rounded(pen: Pen, outline: list[Point]) -> None:
+    """A polygon with softened corners."""
+    pen.polygon(outline)
+    pen.line([*outline, outline[0]], 0.024)
 
 
 def _outline(design: Design) -> list[Point]:
@@ -54,22 +60,30 @@ def _outline(design: Design) -> list[Point]:
 
 
 def _upper(sheet: Sheet, design: Design) -> None:
-    upper = sheet.patch((-0.46, -0.36, 0.46, 0.28), lambda pen: pen.polygon(_outline(design)), pad=0.05)
+    collar = -0.16 - 0.10 * design.form[1]
+    tongue = [
+        (-0.36, collar + 0.03),
+        *bezier((-0.2, collar + 0.0), (-0.12, collar - 0.1), (-0.06, collar - 0.1), (0.0, 0.0)),
+    ]
+    behind = sheet.patch(bounds(tongue), lambda pen: _rounded(pen, tongue))
+    sheet.panel(behind, design.lining.rgb(0.7), grain=0.2, raised=0.01)
+    over_backdrop(sheet, behind)
+    upper = sheet.patch(bounds(_outline(design)), lambda pen: _rounded(pen, _outline(design)))
     sheet.panel(upper, design.body.rgb(), grain=0.85, raised=0.028)
     over_backdrop(sheet, upper)
 
 
 def _panels(sheet: Sheet, design: Design) -> None:
     """Toe cap, heel counter, the side stripe and the emblem."""
-    upper = sheet.patch((-0.46, -0.36, 0.46, 0.28), lambda pen: pen.polygon(_outline(design)), pad=0.05)
+    upper = sheet.shape(_outline(design))
     toe = [*bezier((0.27, 0.06), (0.22, 0.14), (0.22, 0.2), (0.25, 0.3)), (0.6, 0.3), (0.6, 0.0)]
     heel = [*bezier((-0.30, -0.36), (-0.26, 0.0), (-0.30, 0.16), (-0.20, 0.3)), (-0.6, 0.3), (-0.6, -0.36)]
     for outline, colour in ((toe, design.accent.rgb(0.95)), (heel, design.accent.rgb(0.95))):
-        piece = sheet.patch((-0.46, -0.36, 0.46, 0.28), lambda pen, outline=outline: pen.polygon(outline), pad=0.05)
+        piece = sheet.shape(outline)
         sheet.panel(piece.within(upper), colour, grain=0.5, raised=0.007)
     swing = 0.12 * design.form[2]
     stripe = bezier((-0.18, 0.2), (-0.08, 0.02 + swing), (0.02, 0.2 - swing), (0.12, 0.06), 30)
-    band = sheet.patch((-0.3, -0.1, 0.3, 0.28), lambda pen: pen.line(stripe, 0.03 + 0.03 * design.form[3]))
+    band = sheet.stroke(stripe, 0.03 + 0.03 * design.form[3])
     sheet.panel(band.within(upper), design.lining.rgb(), raised=0.006)
     foil(sheet, emblem(sheet, design.emblem, (-0.33, 0.06), 0.045), design)
 
@@ -79,15 +93,10 @@ def _eyestay(sheet: Sheet, design: Design) -> None:
     collar = -0.16 - 0.10 * design.form[1]
     row = bezier((-0.09, collar + 0.03), (0.02, collar + 0.14), (0.1, 0.04), (0.2, 0.09), 5)
     for x, y in row[:6]:
-        lace = sheet.patch(
-            (x - 0.1, y - 0.1, x + 0.1, y + 0.1), lambda pen, x=x, y=y: pen.line(((x, y), (x + 0.055, y - 0.06)), 0.017)
-        )
+        lace = sheet.stroke(((x, y), (x + 0.055, y - 0.06)), 0.017)
         sheet.panel(lace, CREAM, raised=0.004)
         over_backdrop(sheet, lace)
-        box = (x - 0.02, y - 0.02, x + 0.02, y + 0.02)
-        metal(
-            sheet, sheet.patch(box, lambda pen, x=x, y=y: pen.ring((x, y), 0.016, 0.008)), design.finish, raised=0.003
-        )
+        metal(sheet, sheet.ring((x, y), 0.016, 0.008), design.finish, raised=0.003)
 
 
 def _logo(sheet: Sheet, design: Design) -> None:
@@ -95,10 +104,10 @@ def _logo(sheet: Sheet, design: Design) -> None:
     ground(sheet, design.body.rgb(), 1.0)
     high, wide = 0.40, 0.40 + 0.05 * design.form[0]
     box = (-wide, -high, wide, high)
-    badge = sheet.patch(box, lambda pen: pen.rounded(box, 0.04 + 0.2 * design.form[1]), pad=0.05)
+    badge = sheet.oblong(box, 0.04 + 0.2 * design.form[1])
     sheet.panel(badge, design.lining.rgb(0.95), grain=0.0, raised=0.02)
     branded(sheet, emblem(sheet, design.emblem, (0.0, -0.10), 0.21), design)
-    height = min(0.13, 0.68 / (0.95 * len(design.word)))
+    height = min(0.13, 0.68 * design.word_em)
     branded(sheet, type_line(sheet, design.word, (0.0, 0.25), height, design.lettering), design)
 
 
@@ -107,7 +116,7 @@ def _stitching(sheet: Sheet, design: Design) -> None:
     ground(sheet, design.body.rgb(), 1.0)
     sag = 0.16 + 0.2 * design.form[0]
     lower = bezier((-0.75, 0.0), (-0.2, sag), (0.2, -sag + 0.2), (0.75, 0.12))
-    _overlay(sheet, design, [*lower, (0.75, 0.8), (-0.75, 0.8)], design.accent.rgb())
+    _overlay(sheet, design, [*lower, (0.75, 0.8), (-0.75, 0.8)], design.body.rgb(1.12))
     _sewn(sheet, design, lower, 1.0)
     rise = 0.1 + 0.2 * design.form[1]
     upper = bezier((-0.75, -0.30 - rise), (-0.2, -0.18), (0.2, -0.34 + rise * 0.5), (0.75, -0.22))
@@ -116,7 +125,7 @@ def _stitching(sheet: Sheet, design: Design) -> None:
 
 
 def _overlay(sheet: Sheet, design: Design, outline: list[Point], colour: tuple[int, int, int]) -> None:
-    piece = sheet.patch(EVERYWHERE, lambda pen: pen.polygon(outline), pad=0.0)
+    piece = sheet.shape(outline)
     sheet.panel(piece, colour, grain=0.8, raised=0.016)
 
 
@@ -124,7 +133,7 @@ def _sewn(sheet: Sheet, design: Design, edge: list[Point], way: float) -> None:
     """Rows of stitches inside an overlay's edge; `way` is 1.0 below it and -1.0 above."""
     for row in range(design.stitch.rows):
         inset = way * (0.05 + row * design.stitch.gap)
-        seam(sheet, [(x, y + inset) for x, y in edge], design.stitch, design.thread.rgb())
+        seam(sheet, offset(edge, inset), design.stitch, design.thread.rgb())
 
 
 def _hardware(sheet: Sheet, design: Design) -> None:
@@ -133,7 +142,7 @@ def _hardware(sheet: Sheet, design: Design) -> None:
     half = 0.13 + 0.04 * design.form[0]
     for side in (-1, 1):
         box = (min(side * half, side * 0.8), -0.8, max(side * half, side * 0.8), 0.8)
-        stay = sheet.patch(box, lambda pen, box=box: pen.rounded(box, 0.05), pad=0.04)
+        stay = sheet.oblong(box, 0.05)
         sheet.panel(stay, design.body.rgb(1.05), grain=1.0, raised=0.02)
     rows = (-0.33, 0.02, 0.37)
     eyes = [(side * (half + 0.14), y) for y in rows for side in (-1, 1)]
@@ -147,9 +156,8 @@ def _hardware(sheet: Sheet, design: Design) -> None:
 def _eyelet(sheet: Sheet, design: Design, eye: Point) -> None:
     """A metal ring with a dark hole."""
     radius = 0.075 + 0.02 * design.form[2]
-    box = (eye[0] - radius, eye[1] - radius, eye[0] + radius, eye[1] + radius)
-    metal(sheet, sheet.patch(box, lambda pen: pen.disc(eye, radius)), design.finish, raised=0.012)
-    hole = sheet.patch(box, lambda pen: pen.disc(eye, radius * 0.52))
+    metal(sheet, sheet.disc(eye, radius), design.finish, raised=0.012)
+    hole = sheet.disc(eye, radius * 0.52)
     sheet.fill(hole, (12, 10, 10))
     sheet.relief(hole, width=0.01, gain=-0.9, spill=True)
 
@@ -158,7 +166,7 @@ def _lace(sheet: Sheet, design: Design, start: Point, end: Point) -> None:
     """A flat woven lace with its ribs."""
     width = 0.07 + 0.03 * design.form[3]
     box = (min(start[0], end[0]), min(start[1], end[1]), max(start[0], end[0]), max(start[1], end[1]))
-    lace = sheet.patch(box, lambda pen: pen.line((start, end), width), pad=0.08)
+    lace = sheet.stroke((start, end), width)
     sheet.shadow(lace, drop=0.015, blur=0.015)
     sheet.panel(lace, design.lining.rgb(1.05), grain=0.2, raised=0.01)
     dx, dy = end[0] - start[0], end[1] - start[1]
@@ -177,9 +185,9 @@ def _serial(sheet: Sheet, design: Design) -> None:
     """The printed size label inside the tongue."""
     ground(sheet, design.lining.rgb(0.8), 1.0)
     box = (-0.43, -0.42, 0.43, 0.42)
-    label = sheet.patch(box, lambda pen: pen.rounded(box, 0.03))
+    label = sheet.oblong(box, 0.03)
     sheet.panel(label, CREAM, raised=0.008)
-    height = min(0.11, 0.66 / (0.95 * len(design.word)))
+    height = min(0.11, 0.66 * design.word_em)
     _printed(sheet, design, design.word, (0.0, -0.31), height)
     _sizes(sheet, design)
     _bars(sheet, design)
@@ -203,8 +211,9 @@ def _sizes(sheet: Sheet, design: Design) -> None:
             pen.line(((x, -0.22), (x, -0.05)), 0.005)
 
     sheet.fill(sheet.patch((-0.4, -0.24, 0.4, -0.03), rules), INK, 0.85)
+    height = min(0.075, 0.225 * design.word_em * len(design.word) / 4)
     for x, text in ((-0.26, f"EU{size}"), (0.0, f"US{size - 33}"), (0.26, f"UK{size - 34}")):
-        line = type_line(sheet, text, (x, -0.135), 0.075, design.lettering)
+        line = type_line(sheet, text, (x, -0.135), height, design.lettering)
         sheet.fill(line, INK, 0.9)
 
 
@@ -234,10 +243,10 @@ def _lining(sheet: Sheet, design: Design) -> None:
         *bezier((-0.30, 0.8), (-0.42, 0.2), (-0.36, -0.1), (-0.34 - 0.06 * design.form[0], -0.8)),
         *bezier((0.36, -0.8), (0.44, -0.2), (0.28, 0.1), (0.32 + 0.06 * design.form[1], 0.8)),
     ]
-    sole = sheet.patch((-0.46, -EDGE, 0.46, EDGE), lambda pen: pen.polygon(outline))
+    sole = sheet.shape(outline)
     sheet.panel(sole, design.lining.rgb(), grain=1.0, raised=0.03)
     foil(sheet, emblem(sheet, design.emblem, (0.0, -0.12), 0.23), design)
-    height = min(0.12, 0.5 / (0.95 * len(design.word)))
+    height = min(0.12, 0.5 * design.word_em)
     foil(sheet, type_line(sheet, design.word, (0.0, 0.26), height, design.lettering), design)
 
 

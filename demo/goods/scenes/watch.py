@@ -11,7 +11,7 @@ from demo.goods.marks import arc, emblem, type_line
 from demo.goods.metal import metal
 from demo.goods.scenes.parts import foil, ground, over_backdrop, pressed, screw, seam, studio
 from demo.goods.scenes.scene import Scene
-from demo.goods.sheet import EDGE, EVERYWHERE, Pen, Point, Sheet
+from demo.goods.sheet import Pen, Point, Sheet
 
 CENTRE = (0.0, 0.0)
 
@@ -29,14 +29,13 @@ def _straps(sheet: Sheet, design: Design, case: float) -> None:
     near, far = case * 0.62, case * 0.5
     for way in (-1, 1):
         outline = [(-near, way * case * 0.8), (near, way * case * 0.8), (far, way * 0.7), (-far, way * 0.7)]
-        box = (-near, min(way * case * 0.6, way * EDGE), near, max(way * case * 0.6, way * EDGE))
-        strap = sheet.patch(box, lambda pen, outline=outline: pen.polygon(outline), pad=0.05)
+        strap = sheet.shape(outline)
         sheet.shadow(strap, drop=0.02, blur=0.025)
         sheet.panel(strap, design.body.rgb(), grain=0.8, raised=0.016)
         over_backdrop(sheet, strap)
         for side in (-1, 1):
             ends = ((side * near * 0.82, way * case), (side * far * 0.82, way * 0.68))
-            line = sheet.patch(box, lambda pen, ends=ends: pen.line(ends, 0.004))
+            line = sheet.stroke(ends, 0.004)
             sheet.fill(line, design.thread.rgb(), 0.8)
 
 
@@ -53,13 +52,13 @@ def _case(sheet: Sheet, design: Design, case: float) -> None:
     shape = sheet.patch((-case * 1.2, -case * 1.3, case * 1.2, case * 1.3), paint, pad=0.05)
     metal(sheet, shape, design.finish, raised=0.014)
     over_backdrop(sheet, shape)
-    bezel = sheet.patch((-case, -case, case, case), lambda pen: pen.ring(CENTRE, case * 0.95, case * 0.1))
+    bezel = sheet.ring(CENTRE, case * 0.95, case * 0.1)
     metal(sheet, bezel, design.finish, raised=0.003, curve=-1.6)
 
 
 def _dial(sheet: Sheet, design: Design, radius: float) -> None:
     """The dial with indices, hands and emblem."""
-    dial = sheet.patch((-radius, -radius, radius, radius), lambda pen: pen.disc(CENTRE, radius))
+    dial = sheet.disc(CENTRE, radius)
     sheet.fill(dial, design.body.rgb(0.85))
     sheet.grained(dial, 0.4)
     sheet.relief(dial, width=0.02, gain=-0.8)
@@ -97,7 +96,7 @@ def _hand(sheet: Sheet, design: Design, turn_deg: float, reach: float, width: fl
     angle = math.radians(turn_deg)
     tip = (reach * math.cos(angle), reach * math.sin(angle))
     tail = (-0.2 * tip[0], -0.2 * tip[1])
-    hand = sheet.patch((-reach, -reach, reach, reach), lambda pen: pen.line((tail, tip), width))
+    hand = sheet.stroke((tail, tip), width)
     metal(sheet, hand, design.finish, raised=0.006, curve=2.0)
 
 
@@ -108,9 +107,9 @@ def _logo(sheet: Sheet, design: Design) -> None:
     for hour in (10, 11, 0, 1, 2):
         _index(sheet, design, hour, radius, centre)
     foil(sheet, emblem(sheet, design.emblem, (0.0, -0.05), 0.17), design)
-    height = min(0.12, 0.6 / (0.95 * len(design.word)))
+    height = min(0.12, 0.62 * design.word_em)
     foil(sheet, type_line(sheet, design.word, (0.0, 0.24), height, design.lettering), design)
-    track = sheet.patch(EVERYWHERE, lambda pen: pen.line(arc(centre, radius * 0.97, 200, 340), 0.006))
+    track = sheet.stroke(arc(centre, radius * 0.97, 200, 340), 0.006)
     sheet.fill(track, design.accent.rgb(), 0.8)
 
 
@@ -118,33 +117,31 @@ def _stitching(sheet: Sheet, design: Design) -> None:
     """The strap where it meets the case."""
     ground(sheet, (196, 194, 190), 0.0)
     half = 0.33 + 0.06 * design.form[0]
-    strap = sheet.patch((-half, -EDGE, half, EDGE), lambda pen: pen.rounded((-half, -0.8, half, 0.8), 0.02), pad=0.06)
+    strap = sheet.oblong((-half, -0.8, half, 0.8), 0.02)
     sheet.shadow(strap, drop=0.03, blur=0.03)
     sheet.panel(strap, design.body.rgb(), grain=1.0, raised=0.035)
-    padded = sheet.patch(
-        (-half, -EDGE, half, EDGE), lambda pen: pen.rounded((-half * 0.6, -0.9, half * 0.6, 0.9), 0.05)
-    )
+    padded = sheet.oblong((-half * 0.6, -0.9, half * 0.6, 0.9), 0.05)
     sheet.relief(padded, width=0.04, gain=0.5, spill=True)
     for side in (-1, 1):
         for row in range(design.stitch.rows):
             x = side * (half - 0.06 - row * design.stitch.gap * 0.8)
             seam(sheet, ((x, 0.62), (x, -0.30)), design.stitch, design.thread.rgb())
-    bar = sheet.patch((-0.6, -0.6, 0.6, -0.3), lambda pen: pen.disc((0.0, -1.16), 0.80), pad=0.05)
+    bar = sheet.disc((0.0, -1.16), 0.80)
     metal(sheet, bar, design.finish, raised=0.02)
 
 
 def _hardware(sheet: Sheet, design: Design) -> None:
     """The crown on the flank of the case, on a cushion of the strap's leather."""
     ground(sheet, design.body.rgb(0.9), 1.0)
-    case = sheet.patch((-EDGE, -EDGE, 0.0, EDGE), lambda pen: pen.disc((-0.92, 0.0), 0.86), pad=0.05)
+    case = sheet.disc((-0.92, 0.0), 0.86)
     metal(sheet, case, design.finish, raised=0.03)
-    bezel = sheet.patch((-EDGE, -EDGE, -0.1, EDGE), lambda pen: pen.ring((-0.92, 0.0), 0.76, 0.05))
+    bezel = sheet.ring((-0.92, 0.0), 0.76, 0.05)
     metal(sheet, bezel, design.finish, raised=0.004, curve=-1.4)
-    stem = sheet.patch((-0.1, -0.1, 0.02, 0.1), lambda pen: pen.rounded((-0.1, -0.09, 0.02, 0.09), 0.01))
+    stem = sheet.oblong((-0.1, -0.09, 0.02, 0.09), 0.01)
     metal(sheet, stem, design.finish, raised=0.012, curve=2.5)
     half = 0.17 + 0.05 * design.form[1]
     box = (0.0, -half, 0.24 + 0.06 * design.form[2], half)
-    crown = sheet.patch(box, lambda pen: pen.rounded(box, 0.035))
+    crown = sheet.oblong(box, 0.035)
     metal(sheet, crown, design.finish, raised=0.022, curve=1.8)
     _knurl(sheet, design, box)
 
@@ -167,11 +164,11 @@ def _knurl(sheet: Sheet, design: Design, box: tuple[float, float, float, float])
 def _serial(sheet: Sheet, design: Design) -> None:
     """The flank between the lugs, brushed, with the maker's word."""
     ground(sheet, (44, 42, 42), 0.0)
-    plate = sheet.patch((-0.7, -0.36, 0.7, 0.36), lambda pen: pen.rounded((-0.7, -0.36, 0.7, 0.36), 0.03))
+    plate = sheet.oblong((-0.7, -0.36, 0.7, 0.36), 0.03)
     metal(sheet, plate, design.finish, raised=0.02, curve=0.5)
     for x in (-0.44, 0.44):
         screw(sheet, design, (x, -0.25), 0.04, (math.cos(design.form[0] + x), math.sin(design.form[0] + x)))
-    height = min(0.1, 0.62 / (0.95 * len(design.word)))
+    height = min(0.1, 0.62 * design.word_em)
     pressed(sheet, type_line(sheet, design.word, (0.0, -0.14), height, design.lettering), design, darken=0.6)
 
 
@@ -185,24 +182,17 @@ def _number(sheet: Sheet, design: Design, text: str) -> None:
 def _lining(sheet: Sheet, design: Design) -> None:
     """The case back: a screwed disc with engraved emblem and word."""
     ground(sheet, design.body.rgb(0.7), 0.9)
-    outer = sheet.patch(EVERYWHERE, lambda pen: pen.disc(CENTRE, 0.47))
+    outer = sheet.disc(CENTRE, 0.47)
     metal(sheet, outer, design.finish, raised=0.03)
-    back = sheet.patch(EVERYWHERE, lambda pen: pen.disc(CENTRE, 0.41))
+    back = sheet.disc(CENTRE, 0.41)
     metal(sheet, back, design.finish, raised=0.006, curve=0.6)
     notches = 6 + 2 * int(3 * design.form[0])
     for i in range(notches):
         angle = 2 * math.pi * (i + 0.5) / notches
         at = (0.375 * math.cos(angle), 0.375 * math.sin(angle))
-        pressed(
-            sheet,
-            sheet.patch(
-                (at[0] - 0.03, at[1] - 0.03, at[0] + 0.03, at[1] + 0.03), lambda pen, at=at: pen.disc(at, 0.022)
-            ),
-            design,
-            darken=0.6,
-        )
+        pressed(sheet, sheet.disc(at, 0.022), design, darken=0.6)
     pressed(sheet, emblem(sheet, design.emblem, (0.0, -0.09), 0.19), design, darken=0.5)
-    height = min(0.085, 0.5 / (0.95 * len(design.word)))
+    height = min(0.085, 0.48 * design.word_em)
     pressed(sheet, type_line(sheet, design.word, (0.0, 0.19), height, design.lettering), design, darken=0.5)
 
 
