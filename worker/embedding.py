@@ -14,7 +14,7 @@ from worker.batching import Batch, Batcher, BatchLimits
 from worker.core.evidence import JobEvidence, StageTimes, UnusableView, ViewProbe
 from worker.core.gallery import GallerySnapshot
 from worker.core.matching import nearest_skus
-from worker.fetching import no_usable_view, rejected
+from worker.fetching import Release, no_usable_view, rejected
 from worker.handoff import Handoff
 from worker.observe import Meter
 from worker.ports import Gallery, Matcher, PendingViews, ProbeCache, ViewEncoder
@@ -73,6 +73,7 @@ class EmbedStage:
         depth: int,
         keep_images: bool,
         meter: Meter,
+        release: Release,
     ) -> None:
         self._encoder = encoder
         self._matcher = matcher
@@ -85,6 +86,7 @@ class EmbedStage:
         self._depth = depth
         self._keep_images = keep_images
         self._meter = meter
+        self._release = release
         self._in_flight: deque[InFlight] = deque()
 
     def run(self) -> None:
@@ -111,7 +113,7 @@ class EmbedStage:
         job, now_s = fetched.received.job, time.monotonic()
         if job.deadline is not None and datetime.now(UTC) > job.deadline:
             detail = f"the job's deadline {job.deadline.isoformat()} passed before its images were encoded"
-            self._settle.put(rejected(fetched.received, ErrorCode.DEADLINE_EXCEEDED, "embed", detail))
+            self._hand_on(fetched.received, rejected(fetched.received, ErrorCode.DEADLINE_EXCEEDED, "embed", detail))
             return
         assembly = Assembly(fetched=fetched, started_s=now_s, waiting=len(fetched.images))
         views = [self._request(assembly, view, data) for view, data in fetched.images]
@@ -150,7 +152,12 @@ class EmbedStage:
         assembly.results[request.view.view] = result
         assembly.waiting -= 1
         if not assembly.waiting:
-            self._settle.put(self._complete(assembly))
+            self._hand_on(assembly.received, self._complete(assembly))
+
+    def _hand_on(self, received: Received, item: Settleable) -> None:
+        """The images are decoded: their bytes go back to intake's budget."""
+        self._release(received.held_bytes)
+        self._settle.put(item)
 
     def _complete(self, assembly: Assembly) -> Settleable:
         ordered = [assembly.results[view.view] for view, _ in assembly.fetched.images]

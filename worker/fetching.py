@@ -17,6 +17,7 @@ from worker.ports import ImageSource
 from worker.work import Fetched, Received, Settleable
 
 Outage = Callable[[ServiceUnavailable], None]
+Release = Callable[[int], None]  # gives bytes back to intake's budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class FetchStage:
         settle: Handoff[Settleable],
         limits: FetchLimits,
         outage: Outage,
+        release: Release,
     ) -> None:
         self._images = images
         self._jobs = jobs
@@ -44,12 +46,13 @@ class FetchStage:
         self._settle = settle
         self._limits = limits
         self._outage = outage
+        self._release = release
 
     def run(self) -> None:
         while not self._jobs.finished:
             received = self._jobs.take()
             if received is not None:
-                self._hand_on(self.fetch(received))
+                self._hand_on(received, self.fetch(received))
 
     def fetch(self, received: Received) -> Fetched | Outcome:
         """Get every view of a job; an end of the job where none can be used or a retry is worth it."""
@@ -94,10 +97,11 @@ class FetchStage:
             first_seen=received.first_seen,
         )
 
-    def _hand_on(self, item: Fetched | Outcome) -> None:
+    def _hand_on(self, received: Received, item: Fetched | Outcome) -> None:
         if isinstance(item, Fetched):
             self._fetched.put(item)
         else:
+            self._release(received.held_bytes)
             self._settle.put(item)
 
 

@@ -1,4 +1,4 @@
-"""A named thread whose end is never silent: its exception is kept, told at once, and raised again on join."""
+"""A named thread whose end is never silent: what its body raised is told at once, from the thread itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ class StageThread:
         self.name = name
         self._body = body
         self._on_fatal = on_fatal
-        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -26,15 +25,12 @@ class StageThread:
         return self._thread.is_alive()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end; False when `timeout_s` passed first. Raises what the body raised."""
+        """Wait for the end; False when `timeout_s` passed first."""
         self._thread.join(timeout_s)
-        if self._error is not None:
-            raise self._error
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
             self._body()
         except BaseException as error:  # the thread's last frame: everything must be reported
-            self._error = error
             self._on_fatal(self.name, error)

@@ -61,6 +61,7 @@ def fetch(images: Images, item: Received, outages: list[Exception] | None = None
         settle=Handoff("c", 1),
         limits=FetchLimits(attempts=3, retry_delay_s=5),
         outage=lambda outage: (outages if outages is not None else []).append(outage),
+        release=lambda count: None,
     )
     return stage.fetch(item)
 

@@ -1,0 +1,199 @@
+"""The worker on one page: five stages, three bounded hand-offs, one direction.
+
+    source -> intake -|received|-> fetch -|fetched|-> embed -|evidence|-> judge and settle -> store, then publisher
+
+Whatever ends a job early (a malformed record, no usable view, a passed deadline, a retry) goes straight into the
+evidence hand-off as an outcome. Stages stop in order: intake drains and ends, then each hand-off is closed and emptied.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from schemas.job import AuthenticationJob
+from schemas.message import InputRecord
+from worker.batching import BatchLimits
+from worker.budget import ByteBudget
+from worker.embedding import EmbedStage, EncoderName
+from worker.errors import ServiceUnavailable
+from worker.fetching import FetchLimits, FetchStage
+from worker.handoff import Handoff
+from worker.intake import Intake, IntakeLimits, Subscribe
+from worker.observe import Meter
+from worker.ports import Gallery, ImageSource, JobStatus, Matcher, ProbeCache, Publisher, ResultStore, ViewEncoder
+from worker.settle import Judge, SettleLimits, Settler
+from worker.stage import StageThread
+from worker.watermark import Watermark
+from worker.work import Fetched, Received, Settleable
+
+OUTAGE_PAUSE_S = 1.0
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The world, as the pipeline needs it. worker.app makes the real one, tests make one in memory."""
+
+    subscribe: Subscribe
+    parse: Callable[[InputRecord], AuthenticationJob]
+    images: ImageSource
+    encoder: ViewEncoder
+    matcher: Matcher
+    gallery: Gallery
+    cache: ProbeCache
+    judge: Judge
+    results: ResultStore
+    publisher: Publisher
+    status: JobStatus | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    queue_jobs: int
+    held_bytes: int
+    fetch_threads: int
+    batches_in_flight: int
+    intake: IntakeLimits
+    fetch: FetchLimits
+    batch: BatchLimits
+    settle: SettleLimits
+
+
+class Pipeline:
+    """Start it, wait for its end, stop it. After the first failure of any stage `error` holds it, and the process is
+    to end at once: what was in flight is delivered again."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        limits: Limits,
+        *,
+        watermark: Watermark,
+        encoder_name: EncoderName,
+        keep_images: bool,
+        meter: Meter,
+    ) -> None:
+        received: Handoff[Received] = Handoff("received", limits.queue_jobs)
+        fetched: Handoff[Fetched] = Handoff("fetched", limits.queue_jobs)
+        evidence: Handoff[Settleable] = Handoff("evidence", limits.queue_jobs)
+        budget = ByteBudget(limits.held_bytes)
+        self.intake = Intake(
+            subscribe=ports.subscribe,
+            parse=ports.parse,
+            received=received,
+            settle=evidence,
+            watermark=watermark,
+            budget=budget,
+            limits=limits.intake,
+            meter=meter,
+        )
+        fetch = FetchStage(
+            images=ports.images,
+            jobs=received,
+            fetched=fetched,
+            settle=evidence,
+            limits=limits.fetch,
+            outage=self._wait_out,
+            release=budget.give,
+        )
+        embed = EmbedStage(
+            encoder=ports.encoder,
+            matcher=ports.matcher,
+            gallery=ports.gallery,
+            cache=ports.cache,
+            encoder_name=encoder_name,
+            fetched=fetched,
+            settle=evidence,
+            limits=limits.batch,
+            depth=limits.batches_in_flight,
+            keep_images=keep_images,
+            meter=meter,
+            release=budget.give,
+        )
+        self.settler = Settler(
+            inbox=evidence,
+            judge=ports.judge,
+            store=ports.results,
+            publisher=ports.publisher,
+            watermark=watermark,
+            intake=self.intake,
+            limits=limits.settle,
+            meter=meter,
+            status=ports.status,
+        )
+        self._handoffs: tuple[Handoff[Received] | Handoff[Fetched] | Handoff[Settleable], ...]
+        self._handoffs = (received, fetched, evidence)
+        self.error: BaseException | None = None
+        self._stopping = threading.Event()
+        self._ended = threading.Event()  # intake has left the group, or a stage has failed
+        thread = partial(StageThread, on_fatal=self._failed)
+        self._intake_thread = thread("intake", self._run_intake)
+        self._fetch_threads = [thread(f"fetch-{n}", fetch.run) for n in range(limits.fetch_threads)]
+        self._embed_thread = thread("embed", embed.run)
+        self._settle_thread = thread("settle", self.settler.run)
+        meter.watch("assay_held_bytes", "Image bytes in flight", lambda: {"": float(budget.held_bytes)})
+        meter.watch("assay_handoff_jobs", "Jobs waiting before a stage", self._waiting, "handoff")
+        meter.watch("assay_unpublished_records", "Records in flight", lambda: {"": float(watermark.unpublished())})
+
+    def start(self) -> None:
+        """From the far end, so that every hand-off has a taker before the first job comes."""
+        for thread in reversed(self._threads()):
+            thread.start()
+
+    def request_stop(self) -> None:
+        """Drain and end: what is in flight is answered first, within intake's grace. Any thread, any time."""
+        self._stopping.set()
+        self.intake.request_stop()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until intake has ended or a stage has failed; False when `timeout_s` passed first."""
+        return self._ended.wait(timeout_s)
+
+    def join(self) -> None:
+        """After intake has ended: empty and end every stage in order."""
+        for threads, handoff in zip(self._stages(), (*self._handoffs, None), strict=True):
+            for thread in threads:
+                thread.join()
+            if handoff is not None:
+                handoff.close()
+
+    def dead_threads(self) -> Mapping[str, str]:
+        """Stages that ended while the worker should run; for the liveness page."""
+        if self._stopping.is_set():
+            return {}
+        return {thread.name: "ended" for thread in self._threads() if not thread.alive}
+
+    def _run_intake(self) -> None:
+        self.intake.run()
+        self._ended.set()
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        """Nobody waits for a stage that is gone; the stages that find their hand-off closed come here as well."""
+        if self.error is not None:
+            return
+        self.error = error
+        _log.error("stage_failed", stage=name, error=repr(error), exc_info=error)
+        self._stopping.set()
+        self.settler.abandon()
+        for handoff in self._handoffs:
+            handoff.close()
+        self._ended.set()
+
+    def _wait_out(self, outage: ServiceUnavailable) -> None:
+        self.intake.pause_all(outage.service)
+        self._stopping.wait(OUTAGE_PAUSE_S)
+        self.intake.resume_all(outage.service)
+
+    def _waiting(self) -> Mapping[str, float]:
+        return {handoff.name: float(len(handoff)) for handoff in self._handoffs}
+
+    def _stages(self) -> tuple[list[StageThread], ...]:
+        return [self._intake_thread], self._fetch_threads, [self._embed_thread], [self._settle_thread]
+
+    def _threads(self) -> list[StageThread]:
+        return [thread for threads in self._stages() for thread in threads]
