@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import fastavro
@@ -71,4 +72,9 @@ def decode(name: str, value: bytes, *, writer_schema: str | None = None) -> Mapp
 def _read(reader: BoundedBytes, schema: Any, writer_schema: str | None) -> object:
     if writer_schema is None:
         return fastavro.schemaless_reader(reader, schema, None)
-    return fastavro.schemaless_reader(reader, fastavro.parse_schema(json.loads(writer_schema)), schema)
+    return fastavro.schemaless_reader(reader, _parsed(writer_schema), schema)
+
+
+@lru_cache(maxsize=64)
+def _parsed(writer_schema: str) -> Any:
+    return fastavro.parse_schema(json.loads(writer_schema))

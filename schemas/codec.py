@@ -93,8 +93,8 @@ def _decoded(schema: str, encoding: Encoding, value: bytes, lookup: framing.Sche
         raise malformed("the payload is framed for a Schema Registry: configure one, or send without the frame")
     if encoding == "json":
         plain = json_text.decode(framing.unframe(value)[1] if framing.is_framed(value) else value)
-        return Fields(plain, avro=False)
-    return Fields(_decoded_avro(schema, value, lookup), avro=True)
+        return Fields(plain)
+    return Fields(_decoded_avro(schema, value, lookup))
 
 
 def _decoded_avro(schema: str, value: bytes, lookup: framing.SchemaLookup | None) -> Mapping[str, object]:

@@ -11,16 +11,15 @@ from schemas.invalid import InvalidMessage, malformed, shown
 
 
 class Fields:
-    """A record. `path` is the prefix of its fields in messages, such as `views[2].`; `avro`: its source."""
+    """One record. `path` is the prefix of its fields in messages, such as `views[2].`."""
 
-    __slots__ = ("avro", "path", "record")
+    __slots__ = ("path", "record")
 
-    def __init__(self, record: object, path: str = "", *, avro: bool) -> None:
+    def __init__(self, record: object, path: str = "") -> None:
         if not isinstance(record, Mapping):
             raise malformed(f"{path.rstrip('.') or 'the payload'} is {shown(record)}: it must be an object")
         self.record: Mapping[object, object] = record
         self.path = path
-        self.avro = avro
 
     def wrong(self, name: str, expected: str) -> InvalidMessage:
         if name not in self.record:
@@ -97,14 +96,12 @@ class Fields:
         return value
 
     def records(self, name: str) -> list[Fields]:
-        return [
-            Fields(item, f"{self.path}{name}[{index}].", avro=self.avro) for index, item in enumerate(self.items(name))
-        ]
+        return [Fields(item, f"{self.path}{name}[{index}].") for index, item in enumerate(self.items(name))]
 
     def record_at(self, name: str) -> Fields:
         if not isinstance(self.record.get(name), Mapping):
             raise self.wrong(name, "an object")
-        return Fields(self.record[name], f"{self.path}{name}.", avro=self.avro)
+        return Fields(self.record[name], f"{self.path}{name}.")
 
     def optional_record(self, name: str) -> Fields | None:
         return None if self.absent(name) else self.record_at(name)

@@ -92,7 +92,7 @@ def check_ids(tenant: str, job_id: str) -> None:
 
 
 def job_record(job: AuthenticationJob) -> dict[str, object]:
-    """The record that Avro encodes; `image` is a URI or bytes."""
+    """The record that Avro encodes."""
     return {
         "job_id": job.job_id,
         "tenant": job.tenant,
@@ -108,20 +108,25 @@ def job_record(job: AuthenticationJob) -> dict[str, object]:
 
 
 def job_json(job: AuthenticationJob) -> dict[str, object]:
-    """The record that JSON encodes: `image` is an object, and what is absent is left out."""
+    """The record that JSON encodes: what is absent is left out."""
     record = job_record(job)
     record["views"] = [_view_json(view) for view in job.views]
-    return {name: value for name, value in record.items() if value is not None}
+    return _present(record)
 
 
 def _view_record(view: JobView) -> dict[str, object]:
-    image = view.data if view.data is not None else view.uri
-    return {"view": view.view, "sha256": view.sha256, "image": image, "media_type": view.media_type}
+    return {"view": view.view, "sha256": view.sha256, "image": _image_record(view), "media_type": view.media_type}
 
 
 def _view_json(view: JobView) -> dict[str, object]:
-    record = _view_record(view)
-    record["image"] = {"uri": view.uri} if view.data is None else {"bytes": view.data}
+    return _present(_view_record(view) | {"image": _present(_image_record(view))})
+
+
+def _image_record(view: JobView) -> dict[str, object]:
+    return {"uri": view.uri, "bytes": view.data}
+
+
+def _present(record: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in record.items() if value is not None}
 
 
@@ -144,17 +149,10 @@ def _view_from(fields: Fields) -> JobView:
 
 
 def _image_from(fields: Fields) -> tuple[str | None, bytes | None]:
-    image = fields.record.get("image")
-    if isinstance(image, bytes):
-        return None, image
-    if isinstance(image, str) and fields.avro:
-        return image, None
-    if not isinstance(image, Mapping):
-        raise fields.wrong("image", "an object with uri or bytes")
-    part = fields.record_at("image")
-    if part.absent("uri") == part.absent("bytes"):
+    image = fields.record_at("image")
+    if image.absent("uri") == image.absent("bytes"):
         raise broken_rule(f"{fields.path}image has both uri and bytes, or neither: send exactly one")
-    return part.optional_text("uri"), None if part.absent("bytes") else part.binary("bytes")
+    return image.optional_text("uri"), None if image.absent("bytes") else image.binary("bytes")
 
 
 def _check_views(views: Sequence[JobView]) -> None:
