@@ -180,8 +180,8 @@ def _between(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _body(rng: np.random.Generator) -> Tone:
-    """Half of the goods in leather's own reds and browns, the others in any dye."""
-    hue = _between(rng, 0.0, 0.12) if rng.random() < 0.5 else _between(rng, 0.0, 1.0)
+    """A third of the goods in leather's own reds and browns, the others in any dye."""
+    hue = _between(rng, 0.0, 0.12) if rng.random() < 0.35 else _between(rng, 0.0, 1.0)
     return Tone(hue=hue, saturation=_between(rng, 0.4, 0.75), value=_between(rng, 0.4, 0.76))
 
 

@@ -82,8 +82,8 @@ def _photograph(picture: Image.Image, shot: Shot, size: int) -> Picture:
 
 def _specimen(scene: Scene, design: Design, shot: Shot, sku: Sku, specimen: int, size: int) -> Image.Image:
     """The sheet's picture of one specimen: its own cut of the material and its own number."""
-    drawn = _scene(scene, design, size)
-    picture = _grained(drawn, scene, design, shot)
+    tiles = _shaded(scene.grain(design), design.seed, size, scene.zoom)
+    picture = _grained(_scene(scene, design, size), tiles, shot)
     if scene.number is not None:
         sheet = Sheet(size, (0, 0, 0))
         sheet.rgb = picture
@@ -99,33 +99,39 @@ def serial_text(design: Design, sku: Sku, specimen: int) -> str:
     return serial.separator.join([serial.prefix, *groups])
 
 
-@lru_cache(maxsize=24)
-def _scene(scene: Scene, design: Design, size: int) -> Sheet:
-    """The drawn scene of a design, without grain and number. Callers must not draw on it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """A drawn scene without grain and number; read-only.
+
+    `rgb` is uint8 [side, side, 3], `grain` int16 [side, side], `backdrop` int16 [side, side, 1] or None.
+    """
+
+    rgb: Picture
+    grain: npt.NDArray[np.int16]
+    backdrop: npt.NDArray[np.int16] | None
+
+
+@lru_cache(maxsize=16)
+def _scene(scene: Scene, design: Design, size: int) -> _Drawn:
+    """The scene of a design, drawn once."""
     sheet = Sheet(size, (0, 0, 0))
     scene.draw(sheet, design)
-    return sheet
+    backdrop = None if sheet.backdrop is None else np.asarray(sheet.backdrop, np.int16)[..., None]
+    return _Drawn(rgb=np.asarray(sheet.rgb), grain=np.asarray(sheet.grain, np.int16), backdrop=backdrop)
 
 
-def _grained(sheet: Sheet, scene: Scene, design: Design, shot: Shot) -> Image.Image:
-    """A copy of the sheet's picture with this specimen's cut of the material and its backdrop."""
-    tiles = _shaded(scene.grain(design), design.seed, sheet.size, scene.zoom)
-    period = sheet.size // 2
+def _grained(drawn: _Drawn, tiles: npt.NDArray[np.int16], shot: Shot) -> Image.Image:
+    """The drawn scene with this specimen's cut of the material and its backdrop."""
+    side, period = drawn.grain.shape[0], tiles.shape[0] // 4
     top, left = (int(v * period) for v in shot.grain_at)
-    cut = tiles[top : top + sheet.side, left : left + sheet.side]
-    gain = ((cut * np.asarray(sheet.grain, np.int16)) >> 8)[..., None] + np.int16(128)
-    if sheet.backdrop is not None:
-        gain = gain + _behind(sheet.backdrop, shot)
-    lit = np.multiply(np.asarray(sheet.rgb), gain.astype(np.uint16), dtype=np.uint16)
+    gain = ((tiles[top : top + side, left : left + side] * drawn.grain) >> 8)[..., None] + np.int16(128)
+    if drawn.backdrop is not None:
+        colour = np.asarray([round(128 * v) - 128 for v in shot.backdrop], np.int16)
+        gain = gain + ((drawn.backdrop * colour) >> 8)
+    lit = np.multiply(drawn.rgb, gain.astype(np.uint16), dtype=np.uint16)
     lit >>= 7
     np.minimum(lit, 255, out=lit)
     return Image.fromarray(lit.astype(np.uint8), "RGB")
-
-
-def _behind(backdrop: Image.Image, shot: Shot) -> npt.NDArray[np.int16]:
-    """What the backdrop's colour adds to the gain, in 128ths: [side, side, 3]."""
-    colour = np.asarray([round(128 * v) - 128 for v in shot.backdrop], np.int16)
-    return (np.asarray(backdrop, np.int16)[..., None] * colour) >> 8
 
 
 @lru_cache(maxsize=12)

@@ -149,9 +149,12 @@ class Sheet:
 
     def shadow(self, patch: Patch, *, drop: float, blur: float, opacity: float = 0.55) -> None:
         """A soft shadow thrown to the lower right; draw it before the shape itself."""
-        soft = _softened(patch.mask, self.pixels(blur))
-        shift = round(self.pixels(drop))
-        self.rgb.paste((8, 6, 5), (patch.left + shift, patch.top + shift), _scaled(soft, opacity))
+        room = math.ceil(1.5 * self.pixels(blur)) + 1
+        wider = Image.new("L", (patch.mask.width + 2 * room, patch.mask.height + 2 * room), 0)
+        wider.paste(patch.mask, (room, room))
+        shift = round(self.pixels(drop)) - room
+        soft = _scaled(_softened(wider, self.pixels(blur)), opacity)
+        self.rgb.paste((8, 6, 5), (patch.left + shift, patch.top + shift), soft)
 
     def relief(self, patch: Patch, *, width: float, gain: float, spill: bool = False) -> None:
         """Light the edges of a shape: raised for a positive gain, sunk for a negative one.

@@ -16,8 +16,8 @@ from demo.goods.sheet import Pen, Point, Sheet
 
 def _overview(sheet: Sheet, design: Design) -> None:
     studio(sheet)
-    wide = 0.30 + 0.06 * design.form[0]
-    top, bottom = -0.08 - 0.05 * design.form[1], 0.36
+    wide = 0.25 + 0.12 * design.form[0]
+    top, bottom = -0.15 + 0.12 * design.form[1], 0.36
     _handles(sheet, design, wide, top)
     _body(sheet, design, wide, top, bottom)
     _flap(sheet, design, wide, top)
@@ -39,7 +39,7 @@ def _handles(sheet: Sheet, design: Design, wide: float, top: float) -> None:
 
 def _body(sheet: Sheet, design: Design, wide: float, top: float, bottom: float) -> None:
     """The body, with a gusset of the accent colour at the base."""
-    flare = 0.02 + 0.05 * design.form[3]
+    flare = -0.01 + 0.08 * design.form[3]
     outline = [(-wide, top), (wide, top), (wide + flare, bottom), (-wide - flare, bottom)]
     body = sheet.patch((-wide - flare, top, wide + flare, bottom), lambda pen: _soft(pen, outline, 0.03), pad=0.06)
     sheet.shadow(body, drop=0.025, blur=0.03, opacity=0.6)
@@ -59,7 +59,7 @@ def _soft(pen: Pen, outline: list[Point], radius: float) -> None:
 
 def _flap(sheet: Sheet, design: Design, wide: float, top: float) -> None:
     """The flap with its edge, its stitched line, the emblem and the lock."""
-    deep = 0.17 + 0.07 * design.form[1]
+    deep = 0.15 + 0.12 * design.form[2]
     edge = bezier((wide + 0.025, top), (wide, top + deep * 1.5), (-wide, top + deep * 1.5), (-wide - 0.025, top))
     flap = sheet.shape(edge)
     sheet.panel(flap, design.body.rgb(1.08), grain=0.8, raised=0.012)

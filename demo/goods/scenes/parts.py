@@ -61,9 +61,8 @@ def foil(sheet: Sheet, patch: Patch, design: Design) -> None:
 def seam(sheet: Sheet, path: Sequence[Point], stitch: Stitch, thread: Rgb) -> None:
     """A run of stitches: needle holes, sunk thread, light on each stitch."""
     run, holes = stitches(sheet, path, stitch)
-    sheet.shadow(run, drop=0.002, blur=0.005, opacity=0.5)
     sheet.fill(holes, (10, 8, 7), 0.75)
-    sheet.shadow(run, drop=0.003, blur=0.002, opacity=0.6)
+    sheet.shadow(run, drop=0.004, blur=0.004, opacity=0.7)
     sheet.fill(run, thread)
     sheet.grained(run, 0.15)
     sheet.relief(run, width=0.006, gain=1.1)

@@ -48,7 +48,7 @@ def _rounded(pen: Pen, outline: list[Point]) -> None:
 
 def _outline(design: Design) -> list[Point]:
     """The upper's side: heel, collar, tongue, vamp, toe."""
-    collar = -0.16 - 0.10 * design.form[1]
+    collar = -0.10 - 0.20 * design.form[1]
     return [
         (-0.42, 0.23),
         *bezier((-0.42, 0.23), (-0.46, 0.05), (-0.40, collar + 0.05), (-0.38, collar)),
@@ -60,7 +60,7 @@ def _outline(design: Design) -> list[Point]:
 
 
 def _upper(sheet: Sheet, design: Design) -> None:
-    collar = -0.16 - 0.10 * design.form[1]
+    collar = -0.10 - 0.20 * design.form[1]
     tongue = [
         (-0.36, collar + 0.03),
         *bezier((-0.2, collar + 0.0), (-0.12, collar - 0.1), (-0.06, collar - 0.1), (0.0, 0.0)),
@@ -81,7 +81,7 @@ def _panels(sheet: Sheet, design: Design) -> None:
     for outline, colour in ((toe, design.accent.rgb(0.95)), (heel, design.accent.rgb(0.95))):
         piece = sheet.shape(outline)
         sheet.panel(piece.within(upper), colour, grain=0.5, raised=0.007)
-    swing = 0.12 * design.form[2]
+    swing = 0.24 * design.form[2]
     stripe = bezier((-0.18, 0.2), (-0.08, 0.02 + swing), (0.02, 0.2 - swing), (0.12, 0.06), 30)
     band = sheet.stroke(stripe, 0.03 + 0.03 * design.form[3])
     sheet.panel(band.within(upper), design.lining.rgb(), raised=0.006)
@@ -90,7 +90,7 @@ def _panels(sheet: Sheet, design: Design) -> None:
 
 def _eyestay(sheet: Sheet, design: Design) -> None:
     """Laces and eyelets up the throat."""
-    collar = -0.16 - 0.10 * design.form[1]
+    collar = -0.10 - 0.20 * design.form[1]
     row = bezier((-0.09, collar + 0.03), (0.02, collar + 0.14), (0.1, 0.04), (0.2, 0.09), 5)
     for x, y in row[:6]:
         lace = sheet.stroke(((x, y), (x + 0.055, y - 0.06)), 0.017)
