@@ -24,7 +24,7 @@ from demo.goods.seeds import generator
 from demo.goods.sheet import Sheet
 from demo.goods.skus import CATEGORIES, Sku
 
-CHANGED_LEVELS = 5  # of 255: a pixel that moved less is put back to the genuine one
+CHANGED_LEVELS = 3  # of 255: a pixel that moved less is put back to the genuine one
 REACH_PX = 2.5  # how far around a change, at 1024, the forged pixels are kept
 
 
