@@ -1,0 +1,36 @@
+"""Opens what the commands read, from the settings, and closes it after them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from worker.adapters.database import connect
+from worker.errors import AssayError
+from worker.settings import Settings
+
+
+@contextlib.contextmanager
+def open_database(settings: Settings) -> Iterator[Engine]:
+    """A pool for one command. What the database refuses becomes one line. Raises AssayError."""
+    chosen = settings.database
+    database = connect(
+        chosen.url.get_secret_value(),
+        pool_size=chosen.pool_size,
+        statement_timeout_ms=chosen.statement_timeout_ms,
+        application_name="assay-cli",
+    )
+    try:
+        yield database
+    except DBAPIError as error:
+        raise AssayError(f"the database at ASSAY_DATABASE__URL refuses: {_first_line(error)}") from error
+    finally:
+        database.dispose()
+
+
+def _first_line(error: DBAPIError) -> str:
+    """The server's own words; the statement and its values stay out."""
+    return str(error.orig).strip().partition("\n")[0]
