@@ -6,19 +6,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.architectures.family import Architecture, Weights, embedding_space
 from engines.architectures.graph import OPSET
-from engines.calibration import Method, observe, thresholds
+from engines.calibration import Histogram, Method, observe, thresholds
 from engines.golden import golden_bytes, golden_pixels
 from engines.manifest import EngineManifest, QuantizationCalibration, sha256_hex
 from engines.onnxruntime_runner import OnnxRuntimeRunner
 from engines.preprocess import Preprocessing, normalised
-from engines.quantize import plan_for, quantize
+from engines.quantize import QuantPlan, plan_for, quantize
 
 _PROFILES: Final = (1, 8, 32, 128)
 _GROUPS: Final = {
@@ -37,28 +37,45 @@ class ExportedEngine:
     golden: bytes
 
 
-def export_int8(
-    architecture: Architecture,
-    weights: Weights,
-    *,
-    name: str,
-    pixels: NDArray[np.uint8],
-    method: Method,
-    report: Mapping[str, float] | None = None,
-) -> ExportedEngine:
-    """Build, calibrate on `pixels` uint8 [n,S,S,3], quantise, and describe an encoder."""
-    preprocessing = Preprocessing(size=architecture.image_size)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """An encoder's float graph and what its activations did on the calibration images."""
+
+    architecture: Architecture
+    weights: Weights
+    graph: Any
+    plan: QuantPlan
+    histograms: Mapping[str, Histogram]
+    images: int
+    digest: str
+
+
+def observed(architecture: Architecture, weights: Weights, pixels: NDArray[np.uint8]) -> Observed:
+    """Build the float graph and run it on the calibration images, uint8 [n,S,S,3]."""
     graph = architecture.build(weights)
     plan = plan_for(graph, architecture.family)
-    ranges = thresholds(observe(graph, plan, normalised(pixels, preprocessing)), method)
-    model: bytes = quantize(graph, plan, ranges).SerializeToString(deterministic=True)
-    digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
-    calibration = QuantizationCalibration(method=method, images=len(pixels), digest=digest)
-    draft = _described(architecture, weights, name, preprocessing, calibration)
-    draft = dataclasses.replace(draft, onnx_sha256=sha256_hex(model), report=tuple(sorted((report or {}).items())))
+    return Observed(
+        architecture=architecture,
+        weights=weights,
+        graph=graph,
+        plan=plan,
+        histograms=observe(graph, plan, list(normalised(pixels, Preprocessing(size=architecture.image_size)))),
+        images=len(pixels),
+        digest=hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest(),
+    )
+
+
+def export_int8(seen: Observed, *, name: str, method: Method) -> ExportedEngine:
+    """Quantise with one calibration method, and describe the engine. Its report is still empty."""
+    model: bytes = quantize(seen.graph, seen.plan, thresholds(seen.histograms, method)).SerializeToString(
+        deterministic=True
+    )
+    calibration = QuantizationCalibration(method=method, images=seen.images, digest=seen.digest)
+    draft = dataclasses.replace(_described(seen, name, calibration), onnx_sha256=sha256_hex(model))
     golden = _golden(model, draft)
-    manifest = dataclasses.replace(draft, golden_sha256=sha256_hex(golden))
-    return ExportedEngine(manifest=manifest, model=model, golden=golden)
+    return ExportedEngine(
+        manifest=dataclasses.replace(draft, golden_sha256=sha256_hex(golden)), model=model, golden=golden
+    )
 
 
 def _golden(model: bytes, manifest: EngineManifest) -> bytes:
@@ -70,13 +87,9 @@ def _golden(model: bytes, manifest: EngineManifest) -> bytes:
         runner.close()
 
 
-def _described(
-    architecture: Architecture,
-    weights: Weights,
-    name: str,
-    preprocessing: Preprocessing,
-    calibration: QuantizationCalibration,
-) -> EngineManifest:
+def _described(seen: Observed, name: str, calibration: QuantizationCalibration) -> EngineManifest:
+    architecture = seen.architecture
+    preprocessing = Preprocessing(size=architecture.image_size)
     return EngineManifest(
         name=name,
         family=architecture.family,
@@ -84,7 +97,7 @@ def _described(
         golden_sha256="",
         precision="int8",
         groups=_GROUPS[architecture.family],
-        embedding_space=embedding_space(architecture, weights, dataclasses.asdict(preprocessing)),
+        embedding_space=embedding_space(architecture, seen.weights, dataclasses.asdict(preprocessing)),
         preprocessing=preprocessing,
         tiling=_TILING[architecture.family],
         embedding_dim=architecture.embedding_dim,

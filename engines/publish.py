@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from engines.architectures.family import architecture_of, seeded_weights
-from engines.export import ExportedEngine, export_int8
+from engines.export import ExportedEngine, export_int8, observed
 from engines.golden import golden_pixels
 from engines.manifest import EngineManifest, golden_path, manifest_path, model_path
 from engines.signing import key_id, public_pem, sign
@@ -41,13 +41,8 @@ def write_public_key(directory: Path, name: str, key: Ed25519PrivateKey) -> Path
 def seeded_engine(family: str, seed: int, *, name: str | None = None, image_size: int = 448) -> ExportedEngine:
     """An untrained encoder with random weights, calibrated on the golden images; equal for equal arguments."""
     architecture = architecture_of(family, image_size)
-    return export_int8(
-        architecture,
-        seeded_weights(architecture, seed),
-        name=name or family,
-        pixels=golden_pixels(image_size),
-        method="min-max",
-    )
+    seen = observed(architecture, seeded_weights(architecture, seed), golden_pixels(image_size))
+    return export_int8(seen, name=name or family, method="min-max")
 
 
 def seeded_model(

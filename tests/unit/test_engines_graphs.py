@@ -40,7 +40,7 @@ def built(family: str, seed: int = 1) -> Any:
 def quantised(family: str) -> tuple[Any, Any]:
     graph = built(family)
     plan = plan_for(graph, family)
-    ranges = thresholds(observe(graph, plan, images(4)), "min-max")
+    ranges = thresholds(observe(graph, plan, list(images(4))), "min-max")
     return graph, quantize(graph, plan, ranges)
 
 

@@ -1,0 +1,29 @@
+"""Signing of what the training brought back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from engines.export import ExportedEngine
+from engines.manifest import EngineManifest, golden_path, model_path
+from engines.publish import publish, write_public_key
+
+
+def publish_all(source: Path, to: Path, key: Ed25519PrivateKey) -> list[EngineManifest]:
+    """Sign every engine of `source` and write it into `to` beside the public key, `demo.pub`."""
+    engines = [_read(source, path) for path in sorted(source.glob("*.manifest.json"))]
+    if not engines:
+        raise FileNotFoundError(f"{source} holds no *.manifest.json: run fit or ship with --out there first")
+    write_public_key(to, "demo", key)
+    return [publish(engine, to, key) for engine in engines]
+
+
+def _read(source: Path, path: Path) -> ExportedEngine:
+    manifest = EngineManifest.from_json(path.read_bytes(), path.name)
+    return ExportedEngine(
+        manifest=manifest,
+        model=model_path(source, manifest.name).read_bytes(),
+        golden=golden_path(source, manifest.name).read_bytes(),
+    )

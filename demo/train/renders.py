@@ -1,0 +1,102 @@
+"""Rendering of the training and evaluation sets in a pool of processes, into memory-mapped arrays. Stops handing out
+SKUs when its time is up: what is finished by then is the set."""
+
+from __future__ import annotations
+
+import io
+import logging
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from demo.goods import CATEGORIES, FAMILIES, Sku, heldout_skus, jpeg, render, training_skus
+from demo.train.layout import MASK_SIDE, PLANS, RENDER_SIDE, SIDE, VIEWS_A_SKU, Kind, arrays, load, save_index
+from engines.preprocess import resized
+
+LOG = logging.getLogger(__name__)
+
+_EVAL_STRENGTH = 0.8
+_TRAIN_STRENGTHS = (0.35, 1.0)
+
+
+def render_set(root: Path, kind: Kind, skus: int, seconds: float, workers: int) -> int:
+    """Render a set, unless it is there already; gives the number of finished SKUs."""
+    if (root / f"{kind}.json").exists():
+        return len(load(root, kind).finished)
+    root.mkdir(parents=True, exist_ok=True)
+    arrays(root, kind, skus, "w+")
+    began = time.monotonic()
+    finished = []
+    for number in _finished_skus(root, kind, skus, began + seconds, workers):
+        finished.append(number)
+        if len(finished) % 50 == 0:
+            LOG.info("%s: %d SKUs in %.0f s", kind, len(finished), time.monotonic() - began)
+    families = [list(_families(kind, g)) for g in range(skus * VIEWS_A_SKU)]
+    save_index(root, kind, skus, finished, families)
+    LOG.info("%s: %d of %d SKUs in %.0f s", kind, len(finished), skus, time.monotonic() - began)
+    return len(finished)
+
+
+def _finished_skus(root: Path, kind: Kind, skus: int, deadline: float, workers: int) -> Iterator[int]:
+    """SKU numbers as they are finished; two tasks a worker are in flight, so that little runs past the deadline."""
+    numbers = iter(range(skus))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        running: set[Future[int]] = set()
+        while True:
+            if time.monotonic() < deadline:
+                room = 2 * workers - len(running)
+                running |= {pool.submit(_render_sku, root, kind, skus, n) for n in islice(numbers, room)}
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+
+
+def _sku(kind: Kind, skus: int, number: int) -> Sku:
+    return (training_skus(skus) if kind == "train" else heldout_skus(skus))[number]
+
+
+def _render_sku(root: Path, kind: Kind, skus: int, number: int) -> int:
+    pixels, masks = arrays(root, kind, skus, "r+")
+    sku = _sku(kind, skus, number)
+    for place, view in enumerate(CATEGORIES[sku.category]):
+        group = number * VIEWS_A_SKU + place
+        families = _families(kind, group)
+        rng = np.random.Generator(np.random.PCG64([group, kind == "eval"]))
+        strengths = [_EVAL_STRENGTH if kind == "eval" else float(rng.uniform(*_TRAIN_STRENGTHS)) for _ in families]
+        for index, slot in enumerate(PLANS[kind].slots):
+            family = None if slot.forgery is None else families[slot.forgery]
+            strength = 1.0 if slot.forgery is None else strengths[slot.forgery]
+            shown = render(sku, view, specimen=slot.specimen, family=family, strength=strength, size=RENDER_SIDE)
+            pixels[group, index] = _square(shown.image, int(rng.integers(88, 93)))
+            masks[group, index] = _small(shown.mask)
+    return number
+
+
+def _families(kind: Kind, group: int) -> tuple[str, str]:
+    """Two different forgery families that show in a group's view."""
+    sku, place = divmod(group, VIEWS_A_SKU)
+    view = tuple(next(iter(CATEGORIES.values())))[place]
+    fitting = [name for name, family in FAMILIES.items() if view in family.views]
+    rng = np.random.Generator(np.random.PCG64([7, sku, place, kind == "eval"]))
+    first, second = rng.permutation(len(fitting))[:2]
+    return fitting[first], fitting[second]
+
+
+def _square(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Through JPEG and the encoders' own resize."""
+    with Image.open(io.BytesIO(jpeg(image, quality=quality))) as opened:
+        return np.asarray(resized(opened.convert("RGB"), SIDE))
+
+
+def _small(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    levels = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(levels.resize((MASK_SIDE, MASK_SIDE), Image.Resampling.BOX))
