@@ -70,8 +70,12 @@ def fetch_jars(folder: Path) -> None:
         pom = Path(scratch) / "pom.xml"
         pom.write_text(POM)
         target = Path(scratch) / "jars"
-        command = (maven, "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={target}")
-        run(Launch(argv=command, folder=Path(scratch)), timeout_s=MAVEN_DEADLINE_S)
+        command = (maven, "-B", "-q", "-Dstyle.color=never", "-f", str(pom), "dependency:copy-dependencies",
+                   f"-DoutputDirectory={target}")  # fmt: skip
+        # Java takes the home folder from the user database; $HOME is right where the two differ, as in containers.
+        options = f"{os.environ.get('MAVEN_OPTS', '')} -Duser.home={Path.home()}".strip()
+        launch = Launch(argv=command, folder=Path(scratch), environment={"MAVEN_OPTS": options})
+        run(launch, timeout_s=MAVEN_DEADLINE_S)
         try:
             target.rename(folder)
         except OSError as error:  # another process was faster: its jars are the same

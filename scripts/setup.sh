@@ -40,20 +40,26 @@ find_python() {
   fail "no Python 3.11 or newer was found: install one (on Debian and Ubuntu: apt-get install python3 python3-venv) or set PYTHON"
 }
 
-make_venv() { # a virtual environment whose Python runs and is new enough
+version_of() { "$1" -c 'import platform; print(platform.python_version())'; }
+
+make_venv() { # a virtual environment whose Python runs, is new enough, and is the one asked for
   local python version
-  if new_enough $venv/bin/python; then return; fi
+  if new_enough $venv/bin/python; then
+    [ -n "${PYTHON:-}" ] || return 0
+    python=$(find_python)
+    [ "$(version_of "$python")" != "$(version_of $venv/bin/python)" ] || return 0
+  fi
   python=$(find_python)
   if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then # Debian splits these off
-    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    apt_install "Python's venv module" "python$version-venv"
+    version=$(version_of "$python")
+    apt_install "Python's venv module" "python${version%.*}-venv"
   fi
-  say "making $venv with $("$python" -V)"
+  say "making $venv with Python $(version_of "$python")"
   "$python" -m venv --clear $venv >&2 || fail "$python cannot make a virtual environment here"
 }
 
 stamp_of() { # what an installation depends on; a moved checkout counts as another
-  { pwd; $venv/bin/python -V; cat "$@" pyproject.toml; } | sha256sum
+  { pwd; version_of $venv/bin/python; cat "$@" pyproject.toml; } | sha256sum
 }
 
 install() { # install NAME LOCK...: what is locked, with hashes, then this project itself
@@ -77,6 +83,13 @@ bring_services() {
   if [ -z "${KAFKA_JARS:-}" ] && [ ! -d "$cache" ]; then
     command -v mvn >/dev/null || apt_install Maven maven
     say "fetching Kafka's jars into $cache"
+  fi
+  if ! $1 -c 'import sys; from devstack.redis import find_program; sys.exit(not find_program())'; then
+    if [ -n "$want_dev" ] && can_apt; then
+      apt_install Redis redis-server
+    else
+      say "no Redis here (apt-get install redis-server): going on without, verdicts are the same"
+    fi
   fi
   $1 - >&2 <<'PYTHON' || exit 1
 import sys
