@@ -148,7 +148,7 @@ def design_of(category: str, seed: int) -> Design:
     """The genuine design of a SKU."""
     rng = generator("design", category, seed)
     body = _body(rng)
-    lining = Tone(hue=_between(rng, 0, 1), saturation=_between(rng, 0.12, 0.45), value=_between(rng, 0.5, 0.85))
+    accent = _accent(rng, body)
     materials = BODY_MATERIALS[category]
     word = brand_word(generator("brand", category, seed))
     lettering = _lettering(rng)
@@ -157,9 +157,9 @@ def design_of(category: str, seed: int) -> Design:
         seed=seed,
         word=word,
         body=body,
-        accent=_accent(rng, body),
+        accent=accent,
         thread=_thread(rng, body),
-        lining=lining,
+        lining=_lining(rng, accent),
         grain=_grain(rng, materials[int(rng.integers(len(materials)))]),
         weave=replace(_grain(rng, "twill"), depth=0.42),
         stitch=_stitch(rng),
@@ -194,6 +194,12 @@ def _accent(rng: np.random.Generator, body: Tone) -> Tone:
     """A second colour that stands off the body."""
     hue = round((body.hue + _between(rng, -0.5, 0.5)) % 1.0, 5)
     return Tone(hue=hue, saturation=_between(rng, 0.1, 0.5), value=0.26 if body.value > 0.6 else 0.86)
+
+
+def _lining(rng: np.random.Generator, accent: Tone) -> Tone:
+    """A quiet colour on which the accent is read."""
+    value = _between(rng, 0.58, 0.86) if accent.value < 0.5 else _between(rng, 0.28, 0.46)
+    return Tone(hue=_between(rng, 0, 1), saturation=_between(rng, 0.12, 0.5), value=value)
 
 
 def _thread(rng: np.random.Generator, body: Tone) -> Tone:

@@ -13,13 +13,21 @@ from demo.goods.seeds import generator
 from demo.goods.sheet import Patch, Sheet
 
 LEVELS = 512
+LINES = 16
 BRASS = (196, 168, 84)
 STRIPS = ((0.10, 0.06, 0.55), (0.34, 0.035, 0.75), (0.55, 0.10, 0.35), (0.80, 0.05, 0.65))
 
 
 @lru_cache(maxsize=64)
-def _studio(finish: Finish) -> npt.NDArray[np.float32]:
-    """The light a direction sends back, as RGB: float32 [LEVELS, 3], 0 to 255, periodic."""
+def _studio(finish: Finish) -> npt.NDArray[np.uint8]:
+    """The light that a direction sends back by how brushed a row is: uint8 RGB [LINES * LEVELS, 3], periodic."""
+    brushed = np.linspace(-2.0, 2.0, LINES, dtype=np.float32) * np.float32(0.10 * finish.roughness)
+    table = (1.0 + brushed)[:, None, None] * _polished(finish)
+    return np.asarray(np.clip(table, 0, 255), np.uint8).reshape(-1, 3)
+
+
+def _polished(finish: Finish) -> npt.NDArray[np.float32]:
+    """The light that a direction sends back, as RGB: float32 [LEVELS, 3], 0 to 255."""
     where = np.arange(LEVELS, dtype=np.float32) / LEVELS
     light = np.full(LEVELS, 0.40, np.float32)
     for centre, width, power in STRIPS:
@@ -52,13 +60,13 @@ def _reflecting(sheet: Sheet, patch: Patch, finish: Finish, curve: float) -> Ima
     columns = np.arange(height.shape[1], dtype=np.float32)[None, :] + np.float32(patch.left)
     flat = (rows + 0.35 * columns) * np.float32(curve / sheet.size) + np.float32(finish.band)
     index = ((flat + 0.42 * slope) * LEVELS).astype(np.int32) % LEVELS
-    picture = np.take(_studio(finish), index, axis=0)
-    picture *= _brushed(finish, patch.top, height.shape[0], sheet)[:, None, None]
-    return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8), "RGB")
+    index += _brushed(patch.top, height.shape[0], sheet)[:, None] * np.int32(LEVELS)
+    return Image.fromarray(np.take(_studio(finish), index, axis=0), "RGB")
 
 
-def _brushed(finish: Finish, top: int, count: int, sheet: Sheet) -> npt.NDArray[np.float32]:
-    """Fine horizontal lines, stronger on rougher metal: float32 [count] around 1."""
-    lines = generator("brushed").standard_normal(2048).astype(np.float32)
+def _brushed(top: int, count: int, sheet: Sheet) -> npt.NDArray[np.int32]:
+    """Which of the LINES each row's fine horizontal scratch is: int32 [count], the same at every size."""
+    lines = generator("brushed").standard_normal(2048).clip(-2.0, 2.0)
+    levels = np.rint((lines + 2.0) * (LINES - 1) / 4.0).astype(np.int32)
     rows = (np.arange(top, top + count, dtype=np.float32) * (1024 / sheet.size)).astype(np.int32) % 2048
-    return np.asarray(1.0 + 0.10 * finish.roughness * lines[rows], np.float32)
+    return np.asarray(levels[rows], np.int32)
