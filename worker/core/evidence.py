@@ -65,6 +65,7 @@ class ViewMatch:
     deviation_map: Map | None = None
     aligned: bool | None = None
     role_similarity: Mapping[str, float] = field(default_factory=dict)  # best cosine to the SKU's references by role
+    reference_count: int = 0  # active genuine references of the SKU in this view and space, before the medoids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,13 +34,13 @@ class Reference:
 class ReferenceSet:
     """The references of one (SKU, view, space), ready to match: at most m genuine medoids.
 
-    `embeddings` [n, D], `patches` [n, h*w, d] float32, `spread` [h, w]: the leave-one-out patch distance among the
-    SKU's own genuine references at that place; `counterfeits` [k, D].
+    `embeddings` [n, D], `patches` [n, h*w, d] int8 (value / 127; a quarter of the memory of float32), `spread` [h, w]:
+    the leave-one-out patch distance among the SKU's own genuine references at that place; `counterfeits` [k, D].
     """
 
     ids: tuple[str, ...]
     embeddings: NDArray[np.float32]
-    patches: NDArray[np.float32]
+    patches: NDArray[np.int8]
     patch_grid: tuple[int, int]
     spread: NDArray[np.float32]
     counterfeit_ids: tuple[str, ...]
@@ -50,9 +50,13 @@ class ReferenceSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewIndex:
-    """All genuine references of one (category, view, space), for the nearest other SKU: `embeddings` [N, D]."""
+    """All genuine references of one (category, view, space), for the nearest other SKU: `embeddings` [N, D].
 
-    skus: tuple[str, ...]
+    Rows stand in ascending order of SKU: the rows of `skus[i]` begin at `starts[i]`.
+    """
+
+    skus: tuple[str, ...]  # distinct, ascending
+    starts: NDArray[np.intp]
     embeddings: NDArray[np.float32]
 
 

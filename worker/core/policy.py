@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the view
 CellKey = tuple[str, str, str, str]  # category, view, engine digest, backend
+POOLED = "*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +64,22 @@ class ViewCalibration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Posterior:
+    """log-odds of genuine at even priors = `slope` * fused score + `intercept`, kept within +-`limit`.
+
+    `limit` is log(n + 1) of the smaller class: n items attest to no more than that.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    limit: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreCalibration:
     """The score calibration of one set of engines.
+
+    Category and view "*" stand for what was pooled over them; a look-up tries the cell, the category, then global.
 
     `genuine_scores` and `counterfeit_scores` by category are the fused scores of the conformal calibration items,
     ascending, disjoint from the references and from the items that fitted `views`. `jitter` is the measured spread of
@@ -80,6 +95,7 @@ class ScoreCalibration:
     levels: Mapping[str, str] = field(default_factory=dict)  # category -> category | global
     min_references: int = 0
     jitter: float = 0.0
+    posteriors: Mapping[str, Posterior] = field(default_factory=dict)  # by category, as the scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,105 @@
+"""Coarse alignment of a probe's patch grid to each of its references.
+
+Mutual nearest patches on the grid pooled by two give correspondences; an affine displacement is fitted to them by
+iteratively reweighted least squares (Cauchy weights, fixed number of rounds), so there is no random sampling and the
+same input gives the same answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+POOL_FROM_CELLS = 16  # grids with a side shorter than this are matched as they are
+POSITION_PENALTY = 0.1  # taken off the cosine of patches a quarter of the grid apart: repeated texture matches nearby
+ROUNDS = 5
+INLIER_CELLS = 3.0  # residual, in cells of the full grid
+MIN_INLIER_SHARE = 0.12
+MIN_INLIERS = 8
+MAX_DISTORTION = 0.35  # largest entry of the affine's departure from the identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alignment:
+    """`rows` and `cols` [n, h, w]: the reference cell under each probe cell, rounded and clipped to the grid.
+
+    `aligned` [n]: False where too few mutual patches agree on one affine; the cells are then the identity.
+    """
+
+    rows: NDArray[np.intp]
+    cols: NDArray[np.intp]
+    aligned: NDArray[np.bool_]
+
+
+def align(probe: Floats, references: Floats, grid: tuple[int, int]) -> Alignment:
+    """Align `probe` [h*w, d] to each of `references` [n, h*w, d]; rows need not be normalised."""
+    factor = 2 if min(grid) >= POOL_FROM_CELLS else 1
+    points, penalty = _coarse_cells(grid, factor)
+    cosines = _pooled(probe[None], grid, factor) @ _pooled(references, grid, factor).transpose(0, 2, 1)
+    target, mutual = _mutual_nearest(cosines - penalty)
+    affine, residual = _fit(points, points[target], mutual)
+    inliers = (mutual & (residual < INLIER_CELLS)).sum(axis=1)
+    enough = inliers >= max(MIN_INLIERS, MIN_INLIER_SHARE * len(points))
+    aligned = enough & (np.abs(affine[:, :2]).max(axis=(1, 2)) <= MAX_DISTORTION)
+    rows, cols = _cells_under(affine * aligned[:, None, None], grid)
+    return Alignment(rows=rows, cols=cols, aligned=aligned)
+
+
+@lru_cache(maxsize=16)
+def _coarse_cells(grid: tuple[int, int], factor: int) -> tuple[Floats, Floats]:
+    """Centres [c, 2] of the pooled cells in cells of the full grid (row, col), and the penalty [c, c] on distance."""
+    height, width = grid[0] // factor, grid[1] // factor
+    rows, cols = np.mgrid[0:height, 0:width]
+    points = (np.stack([rows.ravel(), cols.ravel()], axis=1) * factor + (factor - 1) / 2).astype(np.float32)
+    squared = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    return points, (POSITION_PENALTY * squared / (max(grid) / 4) ** 2).astype(np.float32)
+
+
+def _pooled(patches: Floats, grid: tuple[int, int], factor: int) -> Floats:
+    """Mean of factor x factor cells, L2-normalised: [n, h*w, d] -> [n, c, d]."""
+    count, _, depth = patches.shape
+    cells = patches.reshape(count, *grid, depth)
+    height, width = grid[0] // factor * factor, grid[1] // factor * factor
+    total = sum(cells[:, i:height:factor, j:width:factor] for i in range(factor) for j in range(factor))
+    flat = np.asarray(total, np.float32).reshape(count, -1, depth)
+    lengths = np.sqrt(np.einsum("ncd,ncd->nc", flat, flat))
+    return np.asarray(flat / np.maximum(lengths, 1e-12)[..., None], np.float32)
+
+
+def _mutual_nearest(scores: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """For scores [n, probe cells, reference cells]: the best reference cell of each probe cell, and if mutual."""
+    forward = scores.argmax(axis=2)
+    backward = scores.argmax(axis=1)
+    return forward, np.take_along_axis(backward, forward, axis=1) == np.arange(scores.shape[1])
+
+
+def _fit(points: Floats, targets: Floats, mutual: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Affine displacements [n, 3, 2] (rows: row, col, 1) from `points` [c, 2] to `targets` [n, c, 2], and residuals.
+
+    Cauchy weights; a ridge pulls the linear part to the identity so that few matches give a plain shift.
+    """
+    centre = points.mean(axis=0)
+    design = np.concatenate([points - centre, np.ones((len(points), 1), np.float32)], axis=1)
+    shift = targets - points
+    ridge = np.diag(np.array([np.square(design[:, 0]).mean(), np.square(design[:, 1]).mean(), 1e-3], np.float32))
+    weights = mutual.astype(np.float32)
+    for scale in np.linspace(8.0, 2.0, ROUNDS, dtype=np.float32):
+        weighted = design * weights[..., None]
+        affine = np.linalg.solve(design.T @ weighted + ridge, weighted.transpose(0, 2, 1) @ shift)
+        residual = np.sqrt(np.square(shift - design @ affine).sum(axis=2))
+        weights = mutual / (1 + np.square(residual / scale))
+    affine[:, 2] -= np.einsum("k,nkj->nj", centre, affine[:, :2])
+    return affine.astype(np.float32), residual.astype(np.float32)
+
+
+def _cells_under(affine: Floats, grid: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    rows, cols = np.mgrid[0 : grid[0], 0 : grid[1]].astype(np.float32)
+    moved = np.stack([rows, cols, np.ones_like(rows)], axis=-1) @ affine[:, None]
+    under_rows = np.rint(rows + moved[..., 0]).clip(0, grid[0] - 1).astype(np.intp)
+    under_cols = np.rint(cols + moved[..., 1]).clip(0, grid[1] - 1).astype(np.intp)
+    return under_rows, under_cols

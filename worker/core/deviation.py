@@ -1,0 +1,151 @@
+"""Where a probe departs from its references, patch by patch (DESIGN section 6, "Deviation").
+
+Each probe patch is compared with the aligned references' patches within +-2 cells, and each reference patch with the
+probe's, so that missing parts show; the larger of the two distances (1 - cosine) stands. Divided by the references'
+own leave-one-out distance at that place, 1 is typical of genuine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from worker.core.alignment import Alignment, align
+from worker.core.policy import Rectangle
+
+Floats = NDArray[np.float32]
+Int8s = NDArray[np.int8]
+
+REACH = 2  # cells searched to each side
+TOP_SHARE = 0.05  # the scalar deviation is the mean of this share of the cells, the largest
+INT8_ONE = 127.0
+SPREAD_FLOOR = 0.02  # distance; below it, differences are numerical and not of the goods
+SPREAD_RELATIVE_FLOOR = 0.25  # of the map's mean
+SPREAD_UNKNOWN = 0.15  # distance assumed typical where one reference gives no spread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deviation:
+    """`cells` [h, w], 1 is typical of genuine, 0 where masked; `scalar` is the mean of its largest 5 %."""
+
+    cells: Floats
+    scalar: float
+    aligned: bool
+
+
+def deviation(
+    probe: Floats, references: Int8s, grid: tuple[int, int], spread: Floats, masked: Sequence[Rectangle] = ()
+) -> Deviation:
+    """Compare `probe` [h*w, d] (rows L2-normalised) with `references` [n, h*w, d] (int8, value / 127)."""
+    distances, aligned = patch_distances(probe, references, grid)
+    cells = distances / spread
+    kept = ~mask_of(grid, masked)
+    cells = np.where(kept, cells, np.float32(0))
+    return Deviation(cells=cells, scalar=_top_mean(cells[kept]), aligned=aligned)
+
+
+def spread_map(references: Int8s, grid: tuple[int, int]) -> Floats:
+    """[h, w]: the leave-one-out patch distance among `references` [n, h*w, d], smoothed over 3x3 cells and floored."""
+    count = len(references)
+    if count < 2:
+        return np.full(grid, SPREAD_UNKNOWN, np.float32)
+    total = np.zeros(grid, np.float32)
+    for left_out in range(count):
+        probe = references[left_out].astype(np.float32) / np.float32(INT8_ONE)
+        total += patch_distances(probe, np.delete(references, left_out, axis=0), grid)[0]
+    smooth = _box_mean(total / np.float32(count))
+    return np.maximum(smooth, max(SPREAD_FLOOR, SPREAD_RELATIVE_FLOOR * float(smooth.mean()))).astype(np.float32)
+
+
+def patch_distances(probe: Floats, references: Int8s, grid: tuple[int, int]) -> tuple[Floats, bool]:
+    """Distances [h, w] (1 - cosine, not normalised by spread) and whether an alignment was found."""
+    alignment = align(probe, references.astype(np.float32), grid)
+    if not alignment.aligned.any():
+        return _free_distances(probe, references, grid), False
+    return _aligned_distances(probe, references, grid, alignment), True
+
+
+def mask_of(grid: tuple[int, int], masked: Sequence[Rectangle]) -> NDArray[np.bool_]:
+    """[h, w]: True for cells that a masked rectangle touches."""
+    mask = np.zeros(grid, np.bool_)
+    for left, top, right, bottom in masked:
+        rows = slice(int(np.floor(top * grid[0])), int(np.ceil(bottom * grid[0])))
+        mask[rows, int(np.floor(left * grid[1])) : int(np.ceil(right * grid[1]))] = True
+    return mask
+
+
+def _aligned_distances(probe: Floats, references: Int8s, grid: tuple[int, int], alignment: Alignment) -> Floats:
+    cosines = _local_cosines(probe, references, grid, alignment)
+    forward = cosines.max(axis=(2, 3, 4))
+    return _distances(np.minimum(forward, _backward_cosines(cosines)))
+
+
+def _local_cosines(probe: Floats, references: Int8s, grid: tuple[int, int], alignment: Alignment) -> Floats:
+    """[h, w, 5, 5, n]: cosine of each probe patch with the references' patches up to two cells around its place.
+
+    One matrix product a row of the grid against the five rows of references around it; the diagonal band of columns
+    is then read through strides. That wastes four fifths of the products and is still faster than any gather.
+    """
+    (height, width), window = grid, 2 * REACH + 1
+    warped = _warped(references, grid, alignment)
+    line = warped.shape[1] * warped.shape[2]
+    step = warped.strides[0]
+    around = as_strided(warped, (height, window * line, warped.shape[3]), (step, warped.strides[2], warped.strides[3]))
+    products = (probe / np.float32(INT8_ONE)).reshape(height, width, -1) @ around.transpose(0, 2, 1)
+    row, col, one = products.strides
+    count = warped.shape[2]
+    shape = (height, width, window, window, count)
+    return np.ascontiguousarray(as_strided(products, shape, (row, col + count * one, line * one, count * one, one)))
+
+
+def _warped(references: Int8s, grid: tuple[int, int], alignment: Alignment) -> Floats:
+    """[h + 4, w + 4, n, d]: the aligned references in the probe's frame, the edge cells repeated outwards."""
+    used = np.flatnonzero(alignment.aligned)
+    cells = used[:, None, None] * (grid[0] * grid[1]) + alignment.rows[used] * grid[1] + alignment.cols[used]
+    padded = np.pad(cells, ((0, 0), (REACH, REACH), (REACH, REACH)), mode="edge").transpose(1, 2, 0)
+    return references.reshape(-1, references.shape[2])[padded].astype(np.float32)
+
+
+def _backward_cosines(cosines: Floats) -> Floats:
+    """[h, w]: for each place, how well the best reference's patch there is found again in the probe around it."""
+    height, width, window, _, count = cosines.shape
+    best = np.full((height + window - 1, width + window - 1, count), -1, np.float32)
+    for i in range(window):
+        for j in range(window):
+            place = best[i : i + height, j : j + width]
+            np.maximum(place, cosines[:, :, i, j], out=place)
+    inner = best[REACH : REACH + height, REACH : REACH + width]
+    return np.asarray(inner.max(axis=2), np.float32)
+
+
+def _free_distances(probe: Floats, references: Int8s, grid: tuple[int, int]) -> Floats:
+    """Each patch against all patches of each reference, both ways, where no alignment was found."""
+    count, cells, depth = references.shape
+    scaled = references.reshape(-1, depth).astype(np.float32) / np.float32(INT8_ONE)
+    cosines = probe @ scaled.T
+    forward = cosines.max(axis=1)
+    backward = cosines.max(axis=0).reshape(count, cells).max(axis=0)
+    return _distances(np.minimum(forward, backward)).reshape(grid)
+
+
+def _distances(cosines: Floats) -> Floats:
+    """1 - cosine, kept at 0 or more against the rounding of int8 references."""
+    return np.asarray(np.maximum(1 - cosines, 0), np.float32)
+
+
+def _top_mean(values: Floats) -> float:
+    if not values.size:
+        return 0.0
+    count = max(1, round(TOP_SHARE * values.size))
+    return float(np.sort(np.partition(values, values.size - count)[-count:]).mean(dtype=np.float64))
+
+
+def _box_mean(cells: Floats) -> Floats:
+    padded = np.pad(cells, 1, mode="edge")
+    height, width = cells.shape
+    total = sum(padded[i : i + height, j : j + width] for i in range(3) for j in range(3))
+    return np.asarray(total, np.float32) / np.float32(9)

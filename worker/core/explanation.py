@@ -1,0 +1,185 @@
+"""From a judgement to the event that is published, with its maps, and maps laid over photographs.
+
+Scaling of the 8-bit maps: attention is divided by its largest cell; a deviation cell is 255 * deviation / 4, clipped,
+so that 64 is typical of the references and 255 is four times that or more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.job import JobView
+from schemas.verdict import EngineUse, Grid, Provenance, Timings, VerdictEvent, ViewResult, result_id
+from worker.core.decision import Judgement
+from worker.core.evidence import JobEvidence, Map, UnusableView, ViewMatch
+
+Pixels = NDArray[np.uint8]  # [H, W, 3] RGB
+Colour = tuple[int, int, int]
+
+MAX_CELLS = 4096
+DEVIATION_FULL_SCALE = 4.0
+TINT = 0.6
+HATCH_LEVELS = ((96, 16), (160, 8), (224, 4))  # from this cell value, a line every so many pixels
+
+
+def build_event(
+    evidence: JobEvidence, judgement: Judgement, *, judged_at: datetime, judge_ms: float, total_ms: float, build: str
+) -> VerdictEvent:
+    """The job's first answer (revision 1). Values that are not finite are left out."""
+    job = evidence.job
+    return VerdictEvent(
+        result_id=result_id(job.tenant, job.job_id, 1),
+        revision=1,
+        job_id=job.job_id,
+        tenant=job.tenant,
+        sku=job.sku,
+        category=job.category,
+        verdict=judgement.verdict,
+        confidence=judgement.confidence,
+        p_genuine=judgement.p_genuine,
+        reasons=judgement.reasons,
+        views=_views(evidence, judgement),
+        missing_views=judgement.missing_views,
+        nearest_skus=evidence.nearest_skus,
+        provenance=_provenance(evidence, judgement, build),
+        timings=_timings(evidence, judge_ms, total_ms),
+        judged_at=judged_at,
+        payload_digest=job.payload_digest,
+    )
+
+
+def attention_grid(attention: Map) -> Grid:
+    """`attention` [h, w], any positive scale, as a grid whose largest cell is 255."""
+    cells = _finite(attention)
+    return _grid(cells / max(float(cells.max(initial=0)), 1e-12) * 255)
+
+
+def deviation_grid(deviation: Map) -> Grid:
+    """`deviation` [h, w] (1 is typical) as a grid: 64 is typical, 255 is four times that or more."""
+    return _grid(_finite(deviation) / DEVIATION_FULL_SCALE * 255)
+
+
+def lay_over(photo: Pixels, grid: Grid, *, colour: Colour) -> Pixels:
+    """Tint `photo` by `grid`, interpolated between the cells' centres; the strongest cell takes 60 % of `colour`."""
+    weight = _upsampled(grid, photo.shape[0], photo.shape[1])[..., None] * np.float32(TINT / 255)
+    return np.asarray(np.rint(photo * (1 - weight) + np.asarray(colour, np.float32) * weight), np.uint8)
+
+
+def lay_over_hatched(photo: Pixels, grid: Grid) -> Pixels:
+    """`photo` in pale grey under diagonal lines, the denser the stronger: legible on paper and without colour."""
+    values = _upsampled(grid, photo.shape[0], photo.shape[1])
+    grey = 96 + photo.mean(axis=2) * (159 / 255)
+    rows, cols = np.indices(values.shape)
+    for level, pitch in HATCH_LEVELS:
+        grey = np.where((values >= level) & ((rows + cols) % pitch < 2), 0, grey)
+        grey = np.where(_contour(values >= level), 0, grey)
+    return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _views(evidence: JobEvidence, judgement: Judgement) -> tuple[ViewResult, ...]:
+    """One a view, in the job's order."""
+    matches = {match.probe.view: match for match in evidence.matches}
+    unusable = {view.view: view for view in evidence.unusable}
+    return tuple(_view(v, matches.get(v.view), unusable.get(v.view), judgement) for v in evidence.job.views)
+
+
+def _view(view: JobView, match: ViewMatch | None, unusable: UnusableView | None, judgement: Judgement) -> ViewResult:
+    if match is None:
+        code = unusable.code if unusable else None
+        return ViewResult(view=view.view, sha256=view.sha256, usable=False, unusable_code=code)
+    deviation = match.deviation_map
+    return ViewResult(
+        view=view.view,
+        sha256=match.probe.sha256,
+        usable=True,
+        encoder=match.probe.engine.name,
+        similarity=_known(match.similarity),
+        counterfeit_similarity=_known(match.counterfeit_similarity),
+        other_sku=match.other_sku,
+        other_sku_similarity=_known(match.other_sku_similarity),
+        deviation=_known(match.deviation),
+        p_genuine=judgement.view_p_genuine.get(view.view),
+        aligned=match.aligned,
+        quality={name: value for name, value in sorted(match.probe.quality.items()) if math.isfinite(value)},
+        references=tuple(found for found in match.references if math.isfinite(found.similarity)),
+        attention=attention_grid(match.probe.attention),
+        deviation_map=deviation_grid(deviation) if deviation is not None else None,
+    )
+
+
+def _provenance(evidence: JobEvidence, judgement: Judgement, build: str) -> Provenance:
+    return Provenance(
+        engines=_engines(match.probe.engine for match in evidence.matches),
+        degraded=evidence.degraded,
+        gallery_revision=evidence.gallery_revision,
+        calibration_id=judgement.calibration_id,
+        build=build,
+    )
+
+
+def _engines(used: Iterable[EngineUse]) -> tuple[EngineUse, ...]:
+    distinct = {(engine.digest, engine.backend): engine for engine in used}
+    return tuple(distinct[key] for key in sorted(distinct))
+
+
+def _timings(evidence: JobEvidence, judge_ms: float, total_ms: float) -> Timings:
+    times = evidence.times
+    return Timings(
+        fetch_ms=times.fetch_ms,
+        embed_ms=times.embed_ms,
+        judge_ms=judge_ms,
+        queue_ms=times.queue_ms,
+        total_ms=total_ms,
+    )
+
+
+def _known(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _finite(cells: Map) -> NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(cells, np.float64), nan=0.0, posinf=1e6, neginf=0.0)
+
+
+def _grid(values: NDArray[np.float64]) -> Grid:
+    height, width = values.shape
+    factor = math.ceil(math.sqrt(max(1.0, height * width / MAX_CELLS)))
+    while -(-height // factor) * -(-width // factor) > MAX_CELLS:
+        factor += 1
+    small = _block_max(values, factor)
+    return Grid(
+        height=small.shape[0], width=small.shape[1], cells=np.rint(small.clip(0, 255)).astype(np.uint8).tobytes()
+    )
+
+
+def _block_max(values: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
+    """The largest cell of each factor x factor block: a small peak must not fade."""
+    rows = np.maximum.reduceat(values, np.arange(0, values.shape[0], factor), axis=0)
+    return np.maximum.reduceat(rows, np.arange(0, values.shape[1], factor), axis=1)
+
+
+def _upsampled(grid: Grid, height: int, width: int) -> NDArray[np.float32]:
+    """The grid's values [height, width], interpolated linearly between cell centres, flat beyond the outer ones."""
+    cells = np.frombuffer(grid.cells, np.uint8).reshape(grid.height, grid.width).astype(np.float32)
+    rows = _steps(grid.height, height) @ cells
+    return np.asarray(rows @ _steps(grid.width, width).T, np.float32)
+
+
+def _steps(cells: int, pixels: int) -> NDArray[np.float32]:
+    """Weights [pixels, cells] of linear interpolation."""
+    place = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0, cells - 1)
+    return np.asarray(np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells))), np.float32)
+
+
+def _contour(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels of `inside` within two of its border."""
+    padded = np.pad(inside, 2, mode="edge")
+    height, width = inside.shape
+    core = padded[:height, 2:-2] & padded[4:, 2:-2] & padded[2:-2, :width] & padded[2:-2, 4:]
+    edge: NDArray[np.bool_] = inside & ~core
+    return edge

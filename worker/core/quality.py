@@ -1,0 +1,83 @@
+"""The quality gate: photographs that must be taken again before they can speak for an item.
+
+A view with an issue does not count. Each issue is a reason that says what to re-take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from schemas.codes import ReasonCode
+from schemas.verdict import Reason
+from worker.core.evidence import ViewMatch, ViewProbe
+from worker.core.policy import QualityLimits
+
+WRONG_ROLE_MARGIN = 0.1  # cosine by which another role's references must be nearer than the view's own
+DUPLICATE_BITS = 3  # perceptual hashes that differ in at most so many bits of 64 are one photograph
+
+
+def quality_issues(matches: Sequence[ViewMatch], limits: QualityLimits) -> dict[str, list[Reason]]:
+    """Issues by view, over all views of one job (a photograph in two roles shows only there)."""
+    issues = {match.probe.view: _of_one(match, limits) for match in matches}
+    for first, second in combinations([match.probe for match in matches], 2):
+        if _one_photograph(first, second):
+            issues[first.view].append(_duplicate(first.view, second.view))
+            issues[second.view].append(_duplicate(second.view, first.view))
+    return issues
+
+
+def _of_one(match: ViewMatch, limits: QualityLimits) -> list[Reason]:
+    view, measures = match.probe.view, match.probe.quality
+    found = [_blurred(view, measures, limits), _exposed(view, measures, limits), _glare(view, measures, limits)]
+    return [reason for reason in (*found, _wrong_role(match)) if reason is not None]
+
+
+def _blurred(view: str, measures: Mapping[str, float], limits: QualityLimits) -> Reason | None:
+    sharpness = measures.get("sharpness")
+    if sharpness is None or sharpness >= limits.min_sharpness:
+        return None
+    detail = f"sharpness {sharpness:.1f}, at least {limits.min_sharpness:.1f} is needed: hold still and focus"
+    return Reason(code=ReasonCode.VIEW_BLURRED, view=view, detail=detail)
+
+
+def _exposed(view: str, measures: Mapping[str, float], limits: QualityLimits) -> Reason | None:
+    brightness = measures.get("brightness")
+    if brightness is not None and not limits.min_brightness <= brightness <= limits.max_brightness:
+        span = f"{limits.min_brightness:.2f} to {limits.max_brightness:.2f}"
+        detail = f"brightness {brightness:.2f} is outside {span}: take it in even light"
+        return Reason(code=ReasonCode.VIEW_BADLY_EXPOSED, view=view, detail=detail)
+    clipped = measures.get("clipped_low", 0.0) + measures.get("clipped_high", 0.0)
+    if clipped <= limits.max_clipped:
+        return None
+    detail = f"{clipped:.0%} of the pixels are black or burnt out, at most {limits.max_clipped:.0%} may be"
+    return Reason(code=ReasonCode.VIEW_BADLY_EXPOSED, view=view, detail=detail)
+
+
+def _glare(view: str, measures: Mapping[str, float], limits: QualityLimits) -> Reason | None:
+    glare = measures.get("glare", 0.0)
+    if glare <= limits.max_glare:
+        return None
+    detail = f"glare covers {glare:.1%}, at most {limits.max_glare:.1%} may be: move the light"
+    return Reason(code=ReasonCode.VIEW_GLARE, view=view, detail=detail)
+
+
+def _wrong_role(match: ViewMatch) -> Reason | None:
+    view = match.probe.view
+    others = [(similarity, role) for role, similarity in match.role_similarity.items() if role != view]
+    if match.similarity is None or not others:
+        return None
+    best, role = max(others)
+    if not best > match.similarity + WRONG_ROLE_MARGIN:
+        return None
+    detail = f"nearer to the references of {role} ({best:.2f}) than to those of {view} ({match.similarity:.2f})"
+    return Reason(code=ReasonCode.VIEW_WRONG_ROLE, view=view, detail=detail)
+
+
+def _one_photograph(first: ViewProbe, second: ViewProbe) -> bool:
+    return first.sha256 == second.sha256 or (first.phash ^ second.phash).bit_count() <= DUPLICATE_BITS
+
+
+def _duplicate(view: str, other: str) -> Reason:
+    detail = f"the same photograph stands for {view} and for {other}"
+    return Reason(code=ReasonCode.DUPLICATE_PHOTOGRAPH, view=view, detail=detail)
