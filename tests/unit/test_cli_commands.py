@@ -19,10 +19,10 @@ from schemas.envelope import header
 from schemas.message import InputRecord, OutputRecord, Source
 from worker.adapters.outputs import DeadLetter
 from worker.cli import dlq, schema, terminal
+from worker.cli.submission import INLINE_BYTES, JOB_BYTES, Lost, build_job, job_record, read_reply
 from worker.errors import AssayError
 from worker.items import InvalidItems, Item
 from worker.settings import Topics
-from worker.submission import INLINE_BYTES, JOB_BYTES, Lost, build_job, job_record, read_reply
 
 PHOTO = b"\xff\xd8\xff" + b"x" * 100
 

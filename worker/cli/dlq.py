@@ -16,9 +16,9 @@ from worker.adapters.kafka_sender import KafkaSender
 from worker.adapters.outputs import DeadLetter
 from worker.cli import terminal
 from worker.cli.opening import open_database
+from worker.cli.stored import LetterLine, list_letters, read_letter
 from worker.errors import AssayError
 from worker.settings import Settings, load_settings
-from worker.stored import LetterLine, list_letters, read_letter
 
 app = typer.Typer(no_args_is_help=True, help="Look at dead letters and send them again.")
 Id = Annotated[str, typer.Argument(help="The dead letter's id.")]

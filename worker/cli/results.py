@@ -11,9 +11,9 @@ from schemas.verdict import Grid, VerdictEvent
 from worker.adapters.kafka_follower import KafkaFollower
 from worker.cli import terminal
 from worker.cli.opening import open_database
+from worker.cli.stored import JobLine, find_job, list_jobs, read_event
+from worker.cli.submission import Lost, read_reply
 from worker.settings import load_settings
-from worker.stored import JobLine, find_job, list_jobs, read_event
-from worker.submission import Lost, read_reply
 
 app = typer.Typer(no_args_is_help=True, help="See what was answered.")
 Limit = Annotated[int, typer.Option(help="Most rows.", min=1, max=10_000)]

@@ -11,9 +11,9 @@ from migrations.tables import jobs, reviews
 from worker.adapters.database import retrying
 from worker.cli import terminal
 from worker.cli.opening import open_database
+from worker.cli.stored import find_job
 from worker.errors import AssayError
 from worker.settings import load_settings
-from worker.stored import find_job
 
 
 def review(

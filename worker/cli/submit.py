@@ -13,9 +13,9 @@ from schemas.codec import Encoding
 from schemas.job import AuthenticationJob, Priority
 from schemas.verdict import VerdictEvent
 from worker.cli import terminal
+from worker.cli.submission import Answers, Lost, Reply, Transport, build_job, submit_jobs
 from worker.items import read_items
 from worker.settings import Settings, load_settings
-from worker.submission import Answers, Lost, Reply, Transport, build_job, submit_jobs
 
 UNANSWERED = 1
 
