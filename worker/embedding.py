@@ -192,7 +192,7 @@ class EmbedStage:
             job=job,
             matches=matches,
             unusable=unusable,
-            nearest_skus=nearest_skus(matches, snapshot),
+            nearest_skus=nearest_skus(matches, snapshot, category=job.category),
             gallery_revision=snapshot.revision,
             degraded=self._encoder.degraded,
             times=times,

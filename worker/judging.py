@@ -11,8 +11,10 @@ from typing import Literal
 from schemas.codes import Verdict
 from worker.core.decision import Judgement, judge
 from worker.core.explanation import build_event
+from worker.observe import Meter
 from worker.outcomes import Judged, Outcome
 from worker.ports import EvidenceStore
+from worker.tracing import TraceJobs
 from worker.work import Embedded
 
 Keep = Literal["off", "inconclusive", "all"]
@@ -21,10 +23,12 @@ Keep = Literal["off", "inconclusive", "all"]
 class JudgeStage:
     """Called by the settle thread with the jobs of one group commit."""
 
-    def __init__(self, *, evidence: EvidenceStore, keep: Keep, build: str) -> None:
+    def __init__(self, *, evidence: EvidenceStore, keep: Keep, build: str, meter: Meter, trace: TraceJobs) -> None:
         self._store = evidence
         self._keep = keep
         self._build = build
+        self._meter = meter
+        self._trace = trace
 
     def __call__(self, embedded: Sequence[Embedded]) -> list[Outcome]:
         """Judge the jobs; the outcomes stand in the order of `embedded`."""
@@ -33,11 +37,16 @@ class JudgeStage:
             outcomes += self._same_policy(list(group))
         return outcomes
 
-    def _same_policy(self, group: list[Embedded]) -> list[Outcome]:
+    def _same_policy(self, group: list[Embedded]) -> Sequence[Outcome]:
         started_s = time.monotonic()
         judgements = judge([item.evidence for item in group], group[0].policy)
-        each_ms = (time.monotonic() - started_s) * 1e3 / len(group)
-        return [self._judged(item, found, each_ms) for item, found in zip(group, judgements, strict=True)]
+        took_s = time.monotonic() - started_s
+        self._meter.stage("judge", took_s)
+        judged = [
+            self._judged(item, found, took_s * 1e3 / len(group)) for item, found in zip(group, judgements, strict=True)
+        ]
+        self._trace(group)
+        return judged
 
     def _judged(self, item: Embedded, found: Judgement, judge_ms: float) -> Judged:
         now = datetime.now(UTC)
@@ -51,6 +60,7 @@ class JudgeStage:
         )
         if self._keep == "all" or (self._keep == "inconclusive" and event.verdict is Verdict.INCONCLUSIVE):
             self._keep_images(item)
+        self._meter.judged(event, time.monotonic() - item.received.received_s)
         return Judged(
             record=item.received.record,
             job=item.received.job,

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from schemas import headers
 from schemas.message import OutputRecord
-from schemas.verdict import EngineUse
+from schemas.verdict import EngineUse, VerdictEvent
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -58,9 +58,18 @@ class Meter:
     def stage(self, name: str, seconds: float) -> None:
         self.stages.labels(name).observe(seconds)
 
+    def judged(self, event: VerdictEvent, seconds: float) -> None:
+        self.verdicts.labels(event.category, event.verdict).inc()
+        self.latency.observe(seconds)
+        for view in event.views:
+            if view.unusable_code is not None:
+                self.views_unusable.labels(view.unusable_code).inc()
+
     def published(self, outputs: Iterable[OutputRecord]) -> None:
         for output in outputs:
             self.jobs.labels(outcome_of(output)).inc()
+            if code := dict(output.headers).get(headers.ERROR_CODE):
+                self.rejections.labels(code.decode()).inc()
 
     def engines(self, engines: Iterable[EngineUse]) -> None:
         for e in engines:

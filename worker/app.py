@@ -1,0 +1,303 @@
+"""The composition root: the only module that knows which adapter stands behind which port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+import sqlalchemy
+import structlog
+
+from engines.catalogue import MODELS_DIR, load_session, shipped_keys
+from engines.decode import DecodeLimits
+from engines.errors import EngineRefused
+from schemas.codec import parse_job
+from schemas.job import AuthenticationJob
+from schemas.message import InputRecord
+from worker.adapters.database import connect
+from worker.adapters.encoder import SessionEncoder
+from worker.adapters.evidence_files import FileEvidence, S3Evidence
+from worker.adapters.gallery import PostgresGallery
+from worker.adapters.images import RoutedImages
+from worker.adapters.kafka import KafkaPublisher, KafkaSource
+from worker.adapters.memory_caches import NoEvidence, NoProbeCache
+from worker.adapters.redis_cache import RedisJobStatus, RedisProbeCache
+from worker.adapters.references import ReferenceStore
+from worker.adapters.registry import registry_lookup
+from worker.adapters.results import PostgresResults
+from worker.batching import BatchLimits
+from worker.core.matching import NumpyMatcher
+from worker.errors import ConfigurationError, Fatal
+from worker.fetching import FetchLimits
+from worker.intake import IntakeLimits
+from worker.judging import JudgeStage
+from worker.observe import HealthServer, Meter, configure_logs
+from worker.pipeline import Limits, Pipeline, Ports
+from worker.ports import EvidenceStore, JobStatus, ProbeCache
+from worker.settings import Settings
+from worker.settle import SettleLimits
+from worker.tracing import no_traces, open_tracing
+from worker.watermark import Watermark
+
+EXIT_CONFIGURATION = 78  # sysexits.h: EX_CONFIG
+EXIT_STAGE_FAILED = 70  # EX_SOFTWARE
+_log = structlog.get_logger()
+
+
+def open_database(settings: Settings) -> sqlalchemy.Engine:
+    """A pool of connections; nothing connects before the first use."""
+    chosen = settings.database
+    return connect(
+        chosen.url.get_secret_value(),
+        pool_size=chosen.pool_size,
+        statement_timeout_ms=chosen.statement_timeout_ms,
+        application_name=f"assay-{settings.kafka.instance}",
+    )
+
+
+def open_encoder(settings: Settings) -> SessionEncoder:
+    """Verify, load, warm and self-test the engines that the settings name. Raises ConfigurationError."""
+    engines = settings.engines
+    models_dir = engines.models_dir or MODELS_DIR
+    if engines.backend == "tensorrt":
+        raise ConfigurationError("engines.backend tensorrt is not built into this version; use auto or openvino")
+    try:
+        session = load_session(
+            models_dir,
+            engines.names,
+            engines.backend,
+            shipped_keys(models_dir),
+            threads=engines.inference_threads or None,
+            decode_threads=engines.decode_threads or None,
+            limits=DecodeLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels),
+            reduced_decode=not engines.full_decode,
+        )
+    except EngineRefused as refusal:
+        raise ConfigurationError(f"engines in {models_dir}: {refusal}") from refusal
+    return SessionEncoder(session)
+
+
+def open_references(settings: Settings) -> ReferenceStore:
+    return ReferenceStore(open_database(settings))
+
+
+def open_evidence(settings: Settings) -> EvidenceStore:
+    chosen = settings.evidence
+    if chosen.keep == "off":
+        return NoEvidence()
+    if chosen.root is not None:
+        return FileEvidence(chosen.root)
+    assert chosen.s3_bucket is not None  # noqa: S101 (the settings' own validator saw to it)
+    return S3Evidence(chosen.s3_bucket, endpoint_url=settings.images.s3_endpoint)
+
+
+def open_images(settings: Settings) -> RoutedImages:
+    chosen = settings.images
+    return RoutedImages(
+        file_root=chosen.file_root,
+        https_hosts=chosen.https_hosts,
+        s3_endpoint=chosen.s3_endpoint,
+        s3_buckets=chosen.s3_buckets,
+        max_bytes=chosen.max_bytes,
+        timeout_s=chosen.timeout_s,
+    )
+
+
+def open_cache(settings: Settings, encoder: SessionEncoder) -> ProbeCache:
+    redis = settings.redis
+    if not redis.cache or redis.url is None or redis.mac_key is None:
+        return NoProbeCache()
+    return RedisProbeCache(
+        redis.url.get_secret_value(),
+        mac_key=redis.mac_key.get_secret_value().encode(),
+        engines=encoder.engines,
+        decoder="full" if settings.engines.full_decode else "reduced",
+        ttl_s=redis.cache_ttl_s,
+    )
+
+
+def open_status(settings: Settings) -> JobStatus | None:
+    redis = settings.redis
+    return RedisJobStatus(redis.url.get_secret_value(), ttl_s=redis.status_ttl_s) if redis.url else None
+
+
+def open_gallery(settings: Settings) -> PostgresGallery:
+    return PostgresGallery(
+        open_database(settings),
+        max_medoids=settings.gallery.max_medoids,
+        poll_s=settings.gallery.poll_s,
+        redis_url=settings.redis.url.get_secret_value() if settings.redis.url else None,
+    )
+
+
+def open_source(settings: Settings) -> KafkaSource:
+    kafka = settings.kafka
+    return KafkaSource(
+        client_config=kafka.client_config(),
+        group=kafka.group,
+        topics=kafka.topics.consumed,
+        assignor="consumer" if kafka.protocol == "consumer" else "cooperative-sticky",
+        instance_id=kafka.instance if kafka.static_membership else None,
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(
+        queue_jobs=settings.intake.queue_jobs,
+        held_bytes=settings.intake.held_bytes,
+        fetch_threads=settings.images.fetch_threads,
+        batches_in_flight=settings.batch.depth,
+        intake=IntakeLimits(
+            window_records=settings.intake.window_records,
+            drain_on_revoke_s=settings.kafka.drain_on_revoke_s,
+            stop_grace_s=settings.drain_deadline_s,
+        ),
+        fetch=FetchLimits(attempts=settings.images.attempts, retry_delay_s=settings.images.retry_delay_s),
+        batch=BatchLimits(
+            max_images=settings.batch.max_images,
+            max_bytes=settings.batch.max_bytes,
+            window_s=settings.batch.window_ms / 1e3,
+        ),
+        settle=SettleLimits(
+            max_jobs=settings.settle.max_jobs,
+            max_transaction_records=settings.settle.max_transaction_records,
+            floor_s=settings.settle.floor_ms / 1e3,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """A composed worker: the pipeline, its pages, and what closes the world behind it."""
+
+    pipeline: Pipeline
+    health: HealthServer
+    closing: ExitStack
+
+
+def build_worker(settings: Settings) -> Worker:
+    """Compose everything. Engines are loaded and warm when this returns. Raises ConfigurationError."""
+    closing = ExitStack()
+    meter = Meter(max_batch_images=settings.batch.max_images)
+    watermark = Watermark()
+    source = open_source(settings)
+    gallery = open_gallery(settings)
+    closing.callback(gallery.close)
+    pipeline = Pipeline(
+        _ports(settings, source, gallery, watermark, meter, closing),
+        limits_of(settings),
+        watermark=watermark,
+        encoder_name=settings.engines.encoder_for,
+        keep_images=settings.evidence.keep != "off",
+        meter=meter,
+    )
+    meter.watch("assay_lag_records", "Records behind, by partition", lambda: _lag(source), "partition")
+    health = HealthServer(
+        host=settings.observe.host,
+        port=settings.observe.port,
+        registry=meter.registry,
+        live=pipeline.dead_threads,
+        ready=lambda: _not_ready(pipeline),
+    )
+    closing.callback(health.close)
+    return Worker(pipeline=pipeline, health=health, closing=closing)
+
+
+def _ports(
+    settings: Settings,
+    source: KafkaSource,
+    gallery: PostgresGallery,
+    watermark: Watermark,
+    meter: Meter,
+    closing: ExitStack,
+) -> Ports:
+    kafka = settings.kafka
+    encoder = open_encoder(settings)
+    closing.callback(encoder.close)
+    meter.engines(encoder.engines.values())
+    results = PostgresResults(open_database(settings), group=kafka.group, topics=kafka.topics, encoding=kafka.encoding)
+    closing.callback(results.close)
+    publisher = KafkaPublisher(
+        client_config=kafka.client_config(),
+        group=kafka.group,
+        instance=kafka.instance,
+        group_metadata=source.group_metadata,
+        still_owned=watermark.still_owned,
+    )
+    closing.callback(publisher.close)
+    return Ports(
+        subscribe=source.subscribe,
+        parse=_parser(settings),
+        images=open_images(settings),
+        encoder=encoder,
+        matcher=NumpyMatcher(),
+        gallery=gallery,
+        cache=open_cache(settings, encoder),
+        judge=_judge(settings, meter, closing),
+        results=results,
+        publisher=publisher,
+        status=open_status(settings),
+    )
+
+
+def _parser(settings: Settings) -> Callable[[InputRecord], AuthenticationJob]:
+    url = settings.kafka.schema_registry_url
+    lookup = registry_lookup(url) if url else None
+    return partial(parse_job, max_bytes=settings.intake.max_message_bytes, lookup=lookup)
+
+
+def _judge(settings: Settings, meter: Meter, closing: ExitStack) -> JudgeStage:
+    endpoint, trace = settings.observe.otlp_endpoint, no_traces
+    if endpoint:
+        trace, flush = open_tracing(endpoint, build=settings.build)
+        closing.callback(flush)
+    return JudgeStage(
+        evidence=open_evidence(settings), keep=settings.evidence.keep, build=settings.build, meter=meter, trace=trace
+    )
+
+
+def run_worker(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then drain. A failed stage ends the process at once with its exit code."""
+    configure_logs(level=settings.observe.log_level, form=settings.observe.log_format)
+    worker = build_worker(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.pipeline.request_stop())
+    worker.health.start()
+    _log.info("health_listening", address=worker.health.address)
+    worker.pipeline.start()
+    _log.info("worker_started", instance=settings.kafka.instance, build=settings.build)
+    while not worker.pipeline.wait(1.0):  # a wait without a limit would hold signals back
+        pass
+    if worker.pipeline.error is not None:
+        end_at_once(worker.pipeline.error)
+    worker.pipeline.join()
+    if worker.pipeline.error is not None:
+        end_at_once(worker.pipeline.error)
+    worker.closing.close()
+    _log.info("worker_stopped")
+
+
+def end_at_once(error: BaseException) -> NoReturn:
+    """Crash-only: no clean-up can be trusted, and what was in flight is delivered again. The supervisor restarts."""
+    code = error.exit_code if isinstance(error, Fatal) else EXIT_STAGE_FAILED
+    code = EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else code
+    _log.error("worker_failed", error=str(error), exit_code=code)
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _not_ready(pipeline: Pipeline) -> Mapping[str, str]:
+    wrong = dict(pipeline.dead_threads())
+    if not pipeline.intake.joined:
+        wrong["kafka"] = "the consumer has no partitions yet"
+    return wrong
+
+
+def _lag(source: KafkaSource) -> Mapping[str, float]:
+    return {f"{topic}/{number}": float(behind) for (topic, number), behind in source.lag().items()}
