@@ -62,6 +62,8 @@ def jars_cache() -> Path:
 
 def fetch_jars(folder: Path) -> None:
     """Fetch the jars beside `folder` and move them into place whole. Raises PartMissing, StartFailed."""
+    if os.environ.get("OFFLINE") == "1":
+        raise PartMissing(f"OFFLINE=1, and Kafka's jars are not in {folder}: set KAFKA_JARS to a folder that has them")
     maven = shutil.which("mvn")
     if maven is None:
         raise PartMissing("Kafka's jars come through Maven: apt-get install maven, or set KAFKA_JARS to their folder")

@@ -21,11 +21,13 @@ new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/
 can_apt() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
 
 apt_install() { # apt_install WHAT PACKAGE...: as root installs, otherwise says in one line what to install
-  local what=$1; shift
+  local what=$1 log; shift
   can_apt || fail "$what is missing: install it first (on Debian and Ubuntu: sudo apt-get install -y $*)"
   say "$what is missing: apt-get install $*"
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } >&2 ||
-    fail "apt-get could not install $*: install $what by hand and run this again"
+  log=$(mktemp)
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } \
+    </dev/null >"$log" 2>&1 || { tail -n 20 "$log" >&2; fail "apt-get could not install $*: install $what by hand"; }
+  rm -f "$log"
 }
 
 find_python() {

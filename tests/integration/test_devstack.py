@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from sqlalchemy import make_url
 
-from devstack import Addresses, Devstack, StateBroken, kafka_tool_command
+from devstack import Addresses, Devstack, PartMissing, StateBroken, kafka_tool_command
 from devstack.state import ProcessRecord, State, StateFile
 
 pytestmark = pytest.mark.services
@@ -132,6 +132,32 @@ def test_data_outlives_a_restart_on_other_ports_when_the_old_ones_are_taken(own:
             assert connection.execute("SELECT n FROM kept").fetchone() == (7,)
     finally:
         own.reset()
+
+
+def test_without_redis_the_rest_comes_up(own: Devstack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("devstack.redis.find_program", lambda: None)
+    try:
+        assert own.up().redis_url is None
+        assert own.addresses() is not None
+        assert {one.name: one.state for one in own.status()} == {
+            "kafka": "ready", "postgres": "ready", "redis": "missing"
+        }  # fmt: skip
+    finally:
+        own.reset()
+
+
+@pytest.mark.parametrize(
+    ("variable", "fix"), [("JAVA", "openjdk"), ("KAFKA_JARS", "KAFKA_JARS"), ("REDIS_SERVER", "REDIS_SERVER")]
+)
+def test_a_part_that_is_missing_is_named_with_its_fix(
+    own: Devstack, monkeypatch: pytest.MonkeyPatch, variable: str, fix: str
+) -> None:
+    monkeypatch.setenv(variable, "/nowhere")
+    with pytest.raises(PartMissing, match=fix):
+        own.up()
+    monkeypatch.undo()
+    assert own.addresses() is None
+    assert not any(pids(own).values())
 
 
 def test_a_number_given_to_another_process_is_not_touched(own: Devstack) -> None:
