@@ -51,17 +51,27 @@ def metal(sheet: Sheet, patch: Patch, finish: Finish, *, raised: float = 0.012, 
 
 def _reflecting(sheet: Sheet, patch: Patch, finish: Finish, curve: float) -> Image.Image:
     """The reflections of a patch, RGB of its size."""
-    reach = max(1.0, sheet.pixels(finish.bevel))
-    soft = patch.mask.filter(ImageFilter.BoxBlur(reach)).filter(ImageFilter.BoxBlur(reach / 2))
-    height = np.asarray(soft, np.float32) * np.float32(reach / 255.0)
+    tall, wide = patch.mask.height, patch.mask.width
+    slope = Image.fromarray(_slope(patch.mask.reduce(2), max(0.5, sheet.pixels(finish.bevel) / 2)))
+    index = np.array(slope.resize((wide, tall), Image.Resampling.BILINEAR))
+    rows = np.arange(tall, dtype=np.float32)[:, None] + np.float32(patch.top)
+    columns = np.arange(wide, dtype=np.float32)[None, :] + np.float32(patch.left)
+    step = np.float32(LEVELS * curve / sheet.size)
+    index += rows * step + np.float32(finish.band * LEVELS)
+    index += columns * (np.float32(0.35) * step)
+    table = index.astype(np.int32)
+    table &= LEVELS - 1
+    table += _brushed(patch.top, tall, sheet)[:, None] * np.int32(LEVELS)
+    return Image.fromarray(np.take(_studio(finish), table, axis=0), "RGB")
+
+
+def _slope(mask: Image.Image, reach: float) -> npt.NDArray[np.float32]:
+    """How far a bevel of `reach` pixels turns the reflection, in LEVELS: float32 of the mask's shape."""
+    soft = mask.filter(ImageFilter.BoxBlur(reach)).filter(ImageFilter.BoxBlur(reach / 2))
+    height = np.asarray(soft, np.float32) * np.float32(reach * 0.42 * LEVELS / 255.0)
     slope = np.zeros_like(height)
     slope[1:-1, 1:-1] = 0.62 * (height[2:, 1:-1] - height[:-2, 1:-1]) + 0.38 * (height[1:-1, 2:] - height[1:-1, :-2])
-    rows = np.arange(height.shape[0], dtype=np.float32)[:, None] + np.float32(patch.top)
-    columns = np.arange(height.shape[1], dtype=np.float32)[None, :] + np.float32(patch.left)
-    flat = (rows + 0.35 * columns) * np.float32(curve / sheet.size) + np.float32(finish.band)
-    index = ((flat + 0.42 * slope) * LEVELS).astype(np.int32) % LEVELS
-    index += _brushed(patch.top, height.shape[0], sheet)[:, None] * np.int32(LEVELS)
-    return Image.fromarray(np.take(_studio(finish), index, axis=0), "RGB")
+    return slope
 
 
 def _brushed(top: int, count: int, sheet: Sheet) -> npt.NDArray[np.int32]:

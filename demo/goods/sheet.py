@@ -149,11 +149,16 @@ class Sheet:
 
     def shadow(self, patch: Patch, *, drop: float, blur: float, opacity: float = 0.55) -> None:
         """A soft shadow thrown to the lower right; draw it before the shape itself."""
-        room = math.ceil(1.5 * self.pixels(blur)) + 1
-        wider = Image.new("L", (patch.mask.width + 2 * room, patch.mask.height + 2 * room), 0)
-        wider.paste(patch.mask, (room, room))
-        shift = round(self.pixels(drop)) - room
-        soft = _scaled(_softened(wider, self.pixels(blur)), opacity)
+        reach = self.pixels(blur)
+        factor = 4 if reach >= 8 else 1
+        room = math.ceil(1.5 * reach / factor) + 1
+        small = patch.mask.reduce(factor) if factor > 1 else patch.mask
+        wider = Image.new("L", (small.width + 2 * room, small.height + 2 * room), 0)
+        wider.paste(small, (room, room))
+        soft = _scaled(_softened(wider, reach / factor), opacity)
+        if factor > 1:
+            soft = soft.resize((factor * soft.width, factor * soft.height), Image.Resampling.BILINEAR)
+        shift = round(self.pixels(drop)) - factor * room
         self.rgb.paste((8, 6, 5), (patch.left + shift, patch.top + shift), soft)
 
     def relief(self, patch: Patch, *, width: float, gain: float, spill: bool = False) -> None:
@@ -205,6 +210,8 @@ def path_length(points: Sequence[Point]) -> float:
 
 def _softened(mask: Image.Image, reach: float) -> Image.Image:
     """The mask blurred over about `reach` pixels; wide blurs are made on a smaller copy."""
+    if reach < 2:
+        return mask.filter(ImageFilter.BoxBlur(reach))
     if reach < 8 or min(mask.size) < 16:
         return mask.filter(ImageFilter.BoxBlur(reach)).filter(ImageFilter.BoxBlur(reach / 2))
     small = mask.reduce(4).filter(ImageFilter.BoxBlur(reach / 4)).filter(ImageFilter.BoxBlur(reach / 8))
