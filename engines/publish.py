@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from engines.architectures.family import architecture_of, seeded_weights
+from engines.architectures import architecture_of, seeded_weights
 from engines.export import ExportedEngine, export_int8, observed
 from engines.golden import golden_pixels
 from engines.manifest import EngineManifest, golden_path, manifest_path, model_path

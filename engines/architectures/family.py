@@ -34,19 +34,6 @@ class Architecture(Protocol):
     def build(self, weights: Weights) -> Any: ...
 
 
-def architecture_of(family: str, image_size: int = 448) -> Architecture:
-    """The description of a family by its name; raises ValueError for an unknown one."""
-    from engines.architectures.resnet import Resnet18
-    from engines.architectures.vit import VitTiny16
-
-    match family:
-        case "resnet18":
-            return Resnet18(image_size=image_size)
-        case "vit_tiny16":
-            return VitTiny16(image_size=image_size)
-    raise ValueError(f"unknown encoder family {family!r}: use resnet18 or vit_tiny16")
-
-
 def seeded_weights(architecture: Architecture, seed: int) -> dict[str, NDArray[np.float32]]:
     """Random weights that keep activations in range; equal for equal seeds, names and shapes."""
     rng = np.random.Generator(np.random.PCG64(seed))

@@ -49,7 +49,7 @@ CONFINED: dict[str, tuple[str, ...]] = {
     "pgvector": ("worker.adapters", "migrations"),
     "fastavro": ("schemas",),
     "openvino": ("engines",),
-    "onnxruntime": ("engines", "benchmarks"),
+    "onnxruntime": ("engines", "demo", "benchmarks"),
     "tensorrt": ("engines.gpu", "engines.build"),
     "pycuda": ("engines.gpu",),
     "pydantic_settings": ("worker.settings",),
