@@ -1,0 +1,142 @@
+"""Score calibrations and category profiles as JSON values, for the database and for files; a round trip is exact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.core.policy import (
+    CategoryProfile,
+    CellKey,
+    Posterior,
+    QualityLimits,
+    ScoreCalibration,
+    ViewCalibration,
+    ViewRequirement,
+)
+
+JsonObject = dict[str, Any]  # what json.loads gives; parsed here, at the edge, into frozen values
+
+VERSION = 1
+
+
+def to_json(calibration: ScoreCalibration) -> JsonObject:
+    """A JSON object with only plain values; floats survive the round trip bit for bit."""
+    return {
+        "version": VERSION,
+        "calibration_id": calibration.calibration_id,
+        "backend": calibration.backend,
+        "engine_digests": sorted(calibration.engine_digests),
+        "min_references": calibration.min_references,
+        "jitter": calibration.jitter,
+        "views": [_cell_to_json(key, view) for key, view in sorted(calibration.views.items())],
+        "genuine_scores": _scores_to_json(calibration.genuine_scores),
+        "counterfeit_scores": _scores_to_json(calibration.counterfeit_scores),
+        "levels": dict(sorted(calibration.levels.items())),
+        "posteriors": {
+            category: {"slope": line.slope, "intercept": line.intercept, "limit": line.limit}
+            for category, line in sorted(calibration.posteriors.items())
+        },
+    }
+
+
+def from_json(value: Mapping[str, Any]) -> ScoreCalibration:
+    """The inverse of `to_json`. Raises ValueError naming what is missing or of another version."""
+    if value.get("version") != VERSION:
+        raise ValueError(f"score calibration of version {value.get('version')!r}, this worker reads {VERSION}")
+    try:
+        return _calibration(value)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"score calibration cannot be read: {error!r}") from error
+
+
+def content_id(calibration: ScoreCalibration) -> str:
+    """An id of the calibration's content: equal content has an equal id."""
+    content = {name: part for name, part in to_json(calibration).items() if name != "calibration_id"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return "cal-" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def profile_to_json(profile: CategoryProfile) -> JsonObject:
+    limits = profile.quality
+    return {
+        "category": profile.category,
+        "views": [
+            {"view": r.view, "required": r.required, "critical": r.critical, "masked": [list(m) for m in r.masked]}
+            for r in profile.views
+        ],
+        "alpha_accept": profile.alpha_accept,
+        "alpha_reject": profile.alpha_reject,
+        "prior_genuine": profile.prior_genuine,
+        "min_references": profile.min_references,
+        "quality": {name: getattr(limits, name) for name in QualityLimits.__slots__},
+    }
+
+
+def profile_from_json(value: Mapping[str, Any]) -> CategoryProfile:
+    """The inverse of `profile_to_json`; what is left out has its default. Raises ValueError naming what is wrong."""
+    try:
+        given = {name: part for name, part in value.items() if name not in ("views", "quality")}
+        views = tuple(_requirement(view) for view in value["views"])
+        return CategoryProfile(**given, views=views, quality=QualityLimits(**value.get("quality", {})))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"category profile cannot be read: {error!r}") from error
+
+
+def _cell_to_json(key: CellKey, view: ViewCalibration) -> JsonObject:
+    return {
+        "cell": list(key),
+        "weights": view.weights.tolist(),
+        "bias": view.bias,
+        "mean": view.mean.tolist(),
+        "scale": view.scale.tolist(),
+        "n": view.n,
+        "level": view.level,
+    }
+
+
+def _scores_to_json(scores: Mapping[str, NDArray[np.float64]]) -> JsonObject:
+    return {category: values.tolist() for category, values in sorted(scores.items())}
+
+
+def _calibration(value: Mapping[str, Any]) -> ScoreCalibration:
+    return ScoreCalibration(
+        calibration_id=value["calibration_id"],
+        backend=value["backend"],
+        engine_digests=frozenset(value["engine_digests"]),
+        views=dict(_cell(cell) for cell in value["views"]),
+        genuine_scores=_scores(value["genuine_scores"]),
+        counterfeit_scores=_scores(value["counterfeit_scores"]),
+        levels=dict(value["levels"]),
+        min_references=int(value["min_references"]),
+        jitter=float(value["jitter"]),
+        posteriors={category: Posterior(**line) for category, line in value["posteriors"].items()},
+    )
+
+
+def _cell(value: Mapping[str, Any]) -> tuple[CellKey, ViewCalibration]:
+    category, view, digest, backend = value["cell"]
+    calibration = ViewCalibration(
+        weights=np.asarray(value["weights"], np.float64),
+        bias=float(value["bias"]),
+        mean=np.asarray(value["mean"], np.float64),
+        scale=np.asarray(value["scale"], np.float64),
+        n=int(value["n"]),
+        level=value["level"],
+    )
+    return (category, view, digest, backend), calibration
+
+
+def _scores(value: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+    return {category: np.sort(np.asarray(scores, np.float64)) for category, scores in value.items()}
+
+
+def _requirement(value: Mapping[str, Any]) -> ViewRequirement:
+    masked = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in value.get("masked", ()))
+    given = {name: part for name, part in value.items() if name != "masked"}
+    return ViewRequirement(**given, masked=masked)
