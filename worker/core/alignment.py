@@ -19,7 +19,7 @@ POOL_FROM_CELLS = 16  # grids with a side shorter than this are matched as they 
 POSITION_PENALTY = 0.1  # taken off the cosine of patches a quarter of the grid apart: repeated texture matches nearby
 ROUNDS = 5
 INLIER_CELLS = 3.0  # residual, in cells of the full grid
-MIN_INLIER_SHARE = 0.12
+MIN_INLIER_SHARE = 0.35  # of the coarse cells; unrelated photographs reach 0.23 by chance
 MIN_INLIERS = 8
 MAX_DISTORTION = 0.35  # largest entry of the affine's departure from the identity
 

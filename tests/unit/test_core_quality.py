@@ -1,0 +1,65 @@
+"""The quality gate: each issue fires on its own measure, and on no ordinary view."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from core_goods import VIEWS, Goods, specimen
+
+from schemas.codes import ReasonCode
+from worker.core.evidence import JobEvidence
+from worker.core.policy import QualityLimits
+from worker.core.quality import quality_issues
+
+LIMITS = QualityLimits(min_sharpness=20, min_brightness=0.2, max_brightness=0.8, max_clipped=0.3, max_glare=0.05)
+GOODS = Goods()
+EVIDENCE = specimen(GOODS, GOODS.snapshot(), "s")
+
+
+def codes(evidence: JobEvidence) -> dict[str, list[ReasonCode]]:
+    return {view: [r.code for r in found] for view, found in quality_issues(evidence.matches, LIMITS).items()}
+
+
+def changed(**probe: object) -> JobEvidence:
+    first, *rest = EVIDENCE.matches
+    return replace(EVIDENCE, matches=(replace(first, probe=replace(first.probe, **probe)), *rest))
+
+
+def test_ordinary_views_pass() -> None:
+    assert codes(EVIDENCE) == {view: [] for view in VIEWS}
+
+
+@pytest.mark.parametrize(
+    ("measure", "value", "code"),
+    [
+        ("sharpness", 19.0, ReasonCode.VIEW_BLURRED),
+        ("sharpness", float("nan"), ReasonCode.VIEW_BLURRED),
+        ("brightness", 0.1, ReasonCode.VIEW_BADLY_EXPOSED),
+        ("brightness", 0.9, ReasonCode.VIEW_BADLY_EXPOSED),
+        ("clipped_high", 0.4, ReasonCode.VIEW_BADLY_EXPOSED),
+        ("glare", 0.06, ReasonCode.VIEW_GLARE),
+    ],
+)
+def test_each_measure_has_its_code(measure: str, value: float, code: ReasonCode) -> None:
+    quality = {**EVIDENCE.matches[0].probe.quality, measure: value}
+    assert codes(changed(quality=quality)) == {"logo": [code], "lining": [], "stitching": []}
+
+
+def test_a_measure_that_was_not_taken_is_no_issue() -> None:
+    assert codes(changed(quality={}))["logo"] == []
+
+
+def test_a_wrong_role_needs_a_clear_margin() -> None:
+    first, *rest = EVIDENCE.matches
+    for similarity, expected in ((0.95, []), (0.5, [ReasonCode.VIEW_WRONG_ROLE])):
+        near = replace(first, similarity=similarity, role_similarity={"logo": similarity, "lining": 0.97})
+        assert codes(replace(EVIDENCE, matches=(near, *rest)))["logo"] == expected
+
+
+@pytest.mark.parametrize("same", ["sha256", "phash"])
+def test_one_photograph_in_two_roles(same: str) -> None:
+    other = EVIDENCE.matches[1].probe
+    found = codes(changed(**{same: getattr(other, same)}))
+    assert found["logo"] == found["lining"] == [ReasonCode.DUPLICATE_PHOTOGRAPH]
+    assert found["stitching"] == []
