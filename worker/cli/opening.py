@@ -12,6 +12,8 @@ from worker.adapters.database import connect
 from worker.errors import AssayError
 from worker.settings import Settings
 
+NOT_ALLOWED = "42501"  # SQLSTATE insufficient_privilege
+
 
 @contextlib.contextmanager
 def open_database(settings: Settings) -> Iterator[Engine]:
@@ -26,11 +28,14 @@ def open_database(settings: Settings) -> Iterator[Engine]:
     try:
         yield database
     except DBAPIError as error:
-        raise AssayError(f"the database at ASSAY_DATABASE__URL refuses: {_first_line(error)}") from error
+        raise AssayError(f"the database at ASSAY_DATABASE__URL refuses: {_explained(error)}") from error
     finally:
         database.dispose()
 
 
-def _first_line(error: DBAPIError) -> str:
+def _explained(error: DBAPIError) -> str:
     """The server's own words; the statement and its values stay out."""
-    return str(error.orig).strip().partition("\n")[0]
+    words = str(error.orig).strip().partition("\n")[0]
+    if getattr(error.orig, "sqlstate", None) == NOT_ALLOWED:
+        return f"{words}; connect as a role that may, such as assay_curator"
+    return words

@@ -10,7 +10,15 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Engine, Row, Select, and_, func, select
 
-from migrations.tables import calibrations, dead_letters, jobs, reference_images, verdicts
+from migrations.tables import (
+    calibrations,
+    categories,
+    dead_letters,
+    jobs,
+    reference_embeddings,
+    reference_images,
+    verdicts,
+)
 from schemas.codec import InvalidMessage, decode_verdict
 from schemas.message import Headers
 from schemas.verdict import VerdictEvent
@@ -48,6 +56,17 @@ class LetterLine:
     source: str
     created_at: datetime
     replayed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolledVectors:
+    """A reference photograph in one embedding space."""
+
+    sku: str
+    view: str
+    sha256: str
+    genuine: bool
+    space: str
 
 
 def list_jobs(
@@ -106,6 +125,27 @@ def reference_digests(database: Engine, reference_ids: Sequence[str]) -> Mapping
     columns = (reference_images.c.id, reference_images.c.tenant, reference_images.c.sha256)
     rows = _rows(database, select(*columns).where(reference_images.c.id.in_(known))) if known else []
     return {str(row.id): (row.tenant, bytes(row.sha256).hex()) for row in rows}
+
+
+def known_categories(database: Engine) -> set[str]:
+    """Categories that have a profile."""
+    return {str(row.category) for row in _rows(database, select(categories.c.category))}
+
+
+def enrolled_vectors(database: Engine, tenant: str, skus: Sequence[str]) -> list[EnrolledVectors]:
+    """Which photographs of these SKUs are enrolled, once an embedding space."""
+    columns = (reference_images.c.sku, reference_images.c.view, reference_images.c.sha256, reference_images.c.genuine)
+    wanted = (
+        select(*columns, reference_embeddings.c.space)
+        .join(reference_embeddings, reference_embeddings.c.reference_id == reference_images.c.id)
+        .where(reference_images.c.tenant == tenant, reference_images.c.sku.in_(skus))
+    )
+    return [
+        EnrolledVectors(
+            sku=row.sku, view=row.view, sha256=bytes(row.sha256).hex(), genuine=row.genuine, space=row.space
+        )
+        for row in _rows(database, wanted)
+    ]
 
 
 def list_letters(

@@ -206,4 +206,4 @@ def _file_uri(path: Path, file_root: Path | None) -> str:
         relative = path.resolve().relative_to(file_root.resolve())
     except ValueError:
         raise InvalidItems(f"{path} is not below the file root {file_root}; move it there or use --inline") from None
-    return f"file:///{quote(relative.as_posix())}"
+    return f"file:{quote(relative.as_posix())}"

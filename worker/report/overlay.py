@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.verdict import Grid
+from worker.core.explanation import lay_over
 from worker.report.pictures import Picture, Pixels, picture
 
 Mask = NDArray[np.bool_]  # [height, width] of a grid
 Colour = tuple[int, int, int]
 ATTENTION_COLOUR: Colour = (42, 91, 148)
 DEVIATION_COLOUR: Colour = (178, 58, 44)
+TWICE_TYPICAL = 128  # core.explanation: 64 is typical of the references
 ROWS = ("upper", "middle", "lower")
 COLUMNS = ("left", "centre", "right")
 
@@ -39,8 +41,8 @@ def attention_overlay(square: Pixels, grid: Grid) -> Overlay:
 
 
 def deviation_overlay(square: Pixels, grid: Grid) -> Overlay:
-    """Outlines the cells in the upper half of the map's scale."""
-    return _overlay(square, grid, DEVIATION_COLOUR, cells(grid) >= 128)
+    """Outlines the cells that depart at least twice as far as the references vary among themselves."""
+    return _overlay(square, grid, DEVIATION_COLOUR, cells(grid) >= TWICE_TYPICAL)
 
 
 def _overlay(square: Pixels, grid: Grid, colour: Colour, strong: Mask) -> Overlay:
@@ -48,15 +50,6 @@ def _overlay(square: Pixels, grid: Grid, colour: Colour, strong: Mask) -> Overla
     return Overlay(
         picture=picture(laid), rows=grid.height, columns=grid.width, outline=outline(strong), place=place(strong)
     )
-
-
-def lay_over(photo: Pixels, grid: Grid, *, colour: Colour) -> Pixels:
-    """Tint `photo` [H, W, 3] by `grid`, cell by cell."""
-    height, width = photo.shape[:2]
-    rows = np.arange(height) * grid.height // height
-    columns = np.arange(width) * grid.width // width
-    weight = 0.6 * cells(grid)[rows[:, None], columns[None, :], None].astype(np.float32) / 255
-    return np.asarray(photo * (1 - weight) + np.asarray(colour, np.float32) * weight, dtype=np.uint8)
 
 
 def cells(grid: Grid) -> NDArray[np.uint8]:
