@@ -24,6 +24,8 @@ from worker.adapters.database import connect
 from worker.adapters.encoder import SessionEncoder
 from worker.adapters.evidence_files import FileEvidence, S3Evidence
 from worker.adapters.gallery import PostgresGallery
+from worker.adapters.image_https import HttpsOptions
+from worker.adapters.image_s3 import S3Options
 from worker.adapters.images import RoutedImages
 from worker.adapters.kafka import KafkaPublisher, KafkaSource
 from worker.adapters.memory_caches import NoEvidence, NoProbeCache
@@ -33,7 +35,7 @@ from worker.adapters.registry import registry_lookup
 from worker.adapters.results import PostgresResults
 from worker.batching import BatchLimits
 from worker.core.matching import NumpyMatcher
-from worker.errors import ConfigurationError, Fatal
+from worker.errors import EXIT_CONFIGURATION, EXIT_STAGE_FAILED, ConfigurationError, Fatal
 from worker.fetching import FetchLimits
 from worker.intake import IntakeLimits
 from worker.judging import JudgeStage
@@ -42,11 +44,9 @@ from worker.pipeline import Limits, Pipeline, Ports
 from worker.ports import EvidenceStore, JobStatus, ProbeCache
 from worker.settings import Settings
 from worker.settle import SettleLimits
-from worker.tracing import no_traces, open_tracing
+from worker.tracing import TraceJobs, no_traces, open_tracing
 from worker.watermark import Watermark
 
-EXIT_CONFIGURATION = 78  # sysexits.h: EX_CONFIG
-EXIT_STAGE_FAILED = 70  # EX_SOFTWARE
 _log = structlog.get_logger()
 
 
@@ -99,14 +99,20 @@ def open_evidence(settings: Settings) -> EvidenceStore:
 
 def open_images(settings: Settings) -> RoutedImages:
     chosen = settings.images
+    s3 = _s3(settings) if chosen.s3_buckets else None
+    https = HttpsOptions(hosts=chosen.https_hosts, total_timeout_s=chosen.timeout_s) if chosen.https_hosts else None
     return RoutedImages(
-        file_root=chosen.file_root,
-        https_hosts=chosen.https_hosts,
-        s3_endpoint=chosen.s3_endpoint,
-        s3_buckets=chosen.s3_buckets,
         max_bytes=chosen.max_bytes,
-        timeout_s=chosen.timeout_s,
+        file_root=chosen.file_root,
+        s3=s3,
+        https=https,
+        production=settings.mode == "production",
     )
+
+
+def _s3(settings: Settings) -> S3Options:
+    chosen = settings.images
+    return S3Options(buckets=chosen.s3_buckets, endpoint_url=chosen.s3_endpoint, total_timeout_s=chosen.timeout_s)
 
 
 def open_cache(settings: Settings, encoder: SessionEncoder) -> ProbeCache:
@@ -128,12 +134,8 @@ def open_status(settings: Settings) -> JobStatus | None:
 
 
 def open_gallery(settings: Settings) -> PostgresGallery:
-    return PostgresGallery(
-        open_database(settings),
-        max_medoids=settings.gallery.max_medoids,
-        poll_s=settings.gallery.poll_s,
-        redis_url=settings.redis.url.get_secret_value() if settings.redis.url else None,
-    )
+    chosen = settings.gallery
+    return PostgresGallery(open_database(settings), max_medoids=chosen.max_medoids, poll_s=chosen.poll_s)
 
 
 def open_source(settings: Settings) -> KafkaSource:
@@ -187,7 +189,7 @@ def build_worker(settings: Settings) -> Worker:
     meter = Meter(max_batch_images=settings.batch.max_images)
     watermark = Watermark()
     source = open_source(settings)
-    gallery = open_gallery(settings)
+    gallery = open_gallery(settings).start()
     closing.callback(gallery.close)
     pipeline = Pipeline(
         _ports(settings, source, gallery, watermark, meter, closing),
@@ -203,7 +205,7 @@ def build_worker(settings: Settings) -> Worker:
         port=settings.observe.port,
         registry=meter.registry,
         live=pipeline.dead_threads,
-        ready=lambda: _not_ready(pipeline),
+        ready=lambda: _not_ready(pipeline, gallery),
     )
     closing.callback(health.close)
     return Worker(pipeline=pipeline, health=health, closing=closing)
@@ -253,7 +255,8 @@ def _parser(settings: Settings) -> Callable[[InputRecord], AuthenticationJob]:
 
 
 def _judge(settings: Settings, meter: Meter, closing: ExitStack) -> JudgeStage:
-    endpoint, trace = settings.observe.otlp_endpoint, no_traces
+    endpoint = settings.observe.otlp_endpoint
+    trace: TraceJobs = no_traces
     if endpoint:
         trace, flush = open_tracing(endpoint, build=settings.build)
         closing.callback(flush)
@@ -292,8 +295,10 @@ def end_at_once(error: BaseException) -> NoReturn:
     os._exit(code)
 
 
-def _not_ready(pipeline: Pipeline) -> Mapping[str, str]:
+def _not_ready(pipeline: Pipeline, gallery: PostgresGallery) -> Mapping[str, str]:
     wrong = dict(pipeline.dead_threads())
+    if gallery.failed is not None:
+        wrong["gallery"] = f"its mirror is no longer refreshed: {gallery.failed}"
     if not pipeline.intake.joined:
         wrong["kafka"] = "the consumer has no partitions yet"
     return wrong

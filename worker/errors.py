@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from schemas.codes import ErrorCode
 
+EXIT_CONFIGURATION = 78  # sysexits.h: EX_CONFIG
+EXIT_STAGE_FAILED = 70  # EX_SOFTWARE
+
 
 class AssayError(Exception):
     """Root of the tree."""

@@ -21,7 +21,7 @@ from worker.cli import (
     topics,
     worker,
 )
-from worker.errors import AssayError, Fatal
+from worker.errors import EXIT_CONFIGURATION, AssayError, ConfigurationError, Fatal
 
 app = typer.Typer(
     name="assay",
@@ -50,6 +50,9 @@ def main() -> None:
     except Fatal as error:
         _say(error)
         sys.exit(error.exit_code)
+    except ConfigurationError as error:
+        _say(error)
+        sys.exit(EXIT_CONFIGURATION)
     except AssayError as error:
         _say(error)
         sys.exit(2)
