@@ -45,7 +45,7 @@ def a_record(
     offset: int = 0, *, value: bytes = b"job", headers: Headers = (), topic: str = "assay.jobs"
 ) -> InputRecord:
     return InputRecord(
-        source=Source(topic=topic, partition=0, offset=offset),
+        source=Source(topic="assay.jobs", partition=0, offset=offset),
         epoch=1,
         key=b"acme/job",
         value=value,

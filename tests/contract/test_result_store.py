@@ -24,6 +24,7 @@ from schemas.codec import decode_verdict
 from schemas.codes import ErrorCode
 from schemas.envelope import header
 from schemas.message import Headers, OutputRecord
+from worker.outcomes import Outcome
 from worker.ports import ResultStore
 
 
@@ -175,7 +176,7 @@ def test_a_retry_goes_to_the_lane_of_its_attempt(store: ResultStore) -> None:
 
 
 def test_outputs_stand_in_the_order_of_the_outcomes(store: ResultStore) -> None:
-    outcomes = [
+    outcomes: list[Outcome] = [
         judged(0, a_job("z")),
         retry(1, a_job("y")),
         rejected(2),
