@@ -1,0 +1,194 @@
+"""Redis, for what may be lost: encoder outputs by photograph, and how far a job is. Verdicts are the same without."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import redis
+import structlog
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from schemas.job import AuthenticationJob
+from schemas.verdict import EngineUse
+from worker.adapters.probe_bytes import opened, sealed
+from worker.core.evidence import ViewProbe
+from worker.ports import EncodeView
+
+TIMEOUT_S = 0.1
+REST_S = 5.0
+
+Answer = TypeVar("Answer")
+Clock = Callable[[], float]
+_log = structlog.get_logger()
+
+
+class Breaker:
+    """Calls a Redis that may be away: a failure is counted and gives the fallback, and the next seconds do not try.
+
+    `failures` counts calls that failed, not those that rested.
+    """
+
+    def __init__(self, *, rest_s: float, clock: Clock) -> None:
+        self.failures = 0
+        self._rest_s = rest_s
+        self._clock = clock
+        self._rests_until_s = clock()
+
+    def call(self, work: Callable[[], Answer], fallback: Answer) -> Answer:
+        if self._clock() < self._rests_until_s:
+            return fallback
+        try:
+            return work()
+        except (redis.RedisError, OSError) as error:
+            self.failures += 1
+            self._rests_until_s = self._clock() + self._rest_s
+            _log.warning("redis_away", error=type(error).__name__, rest_s=self._rest_s)
+            return fallback
+
+
+def connected(url: str, timeout_s: float) -> redis.Redis:
+    """A client that gives up fast and never retries; nothing connects before the first use."""
+    return redis.Redis.from_url(
+        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+    )
+
+
+class RedisProbeCache:
+    """Implements ports.ProbeCache. Values are exact and carry a MAC bound to all that the key names.
+
+    `engines` maps an encoder's name to the engine that serves it; `decoder` names how photographs are decoded.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        mac_key: bytes,
+        engines: Mapping[str, EngineUse],
+        decoder: str,
+        ttl_s: int = 86_400,
+        timeout_s: float = TIMEOUT_S,
+        rest_s: float = REST_S,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._client = connected(url, timeout_s)
+        self._key = hashlib.blake2b(mac_key, person=b"assay-probe").digest()
+        self._engines = engines
+        self._decoder = decoder
+        self._ttl_s = ttl_s
+        self._breaker = Breaker(rest_s=rest_s, clock=clock)
+
+    @property
+    def failures(self) -> int:
+        return self._breaker.failures
+
+    def get_many(self, requests: Sequence[EncodeView]) -> list[ViewProbe | None]:
+        """See ports.ProbeCache."""
+        if not requests:
+            return []
+        nothing: list[bytes | None] = [None] * len(requests)
+        names = [self.name(request) for request in requests]
+        values = self._breaker.call(lambda: self._asked(names), nothing)
+        return [self._opened(request, value) for request, value in zip(requests, values, strict=True)]
+
+    def put_many(self, entries: Sequence[tuple[EncodeView, ViewProbe]]) -> None:
+        """See ports.ProbeCache."""
+        if entries:
+            self._breaker.call(lambda: self._put(entries), None)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def name(self, request: EncodeView) -> str:
+        """The Redis key: readable up to the photograph, so that a tenant's or a photograph's entries can be erased."""
+        engine = self._engines[request.encoder]
+        serving = hashlib.blake2b(digest_size=16)
+        for part in (engine.digest, engine.backend, self._decoder):
+            serving.update(f"{len(part)}:{part}".encode())
+        return f"assay:probe:{request.tenant}:{request.view.sha256}:{serving.hexdigest()}"
+
+    def _asked(self, names: Sequence[str]) -> list[bytes | None]:
+        return [value if isinstance(value, bytes) else None for value in self._client.mget(names)]
+
+    def _opened(self, request: EncodeView, value: bytes | None) -> ViewProbe | None:
+        if value is None:
+            return None
+        return opened(
+            value,
+            key=self._key,
+            context=self.name(request).encode(),
+            view=request.view.view,
+            sha256=request.view.sha256,
+            engine=self._engines[request.encoder],
+        )
+
+    def _put(self, entries: Sequence[tuple[EncodeView, ViewProbe]]) -> None:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for request, probe in entries:
+                name = self.name(request)
+                pipeline.set(name, sealed(probe, key=self._key, context=name.encode()), ex=self._ttl_s)
+            pipeline.execute()
+
+
+class RedisJobStatus:
+    """Implements ports.JobStatus: a hash a job, `state` running or done, `outcome`, `at_ms`, with a time to live."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ttl_s: int = 86_400,
+        timeout_s: float = TIMEOUT_S,
+        rest_s: float = REST_S,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._client = connected(url, timeout_s)
+        self._ttl_s = ttl_s
+        self._breaker = Breaker(rest_s=rest_s, clock=clock)
+
+    @property
+    def failures(self) -> int:
+        return self._breaker.failures
+
+    def running(self, jobs: Sequence[AuthenticationJob]) -> None:
+        """See ports.JobStatus."""
+        self._write([(job, {"state": "running"}) for job in jobs])
+
+    def done(self, outputs: Sequence[tuple[AuthenticationJob, str]]) -> None:
+        """See ports.JobStatus."""
+        self._write([(job, {"state": "done", "outcome": outcome}) for job, outcome in outputs])
+
+    def get(self, tenant: str, job_id: str) -> Mapping[str, str]:
+        """What is known of a job; empty where nothing is, or Redis is away."""
+        return self._breaker.call(lambda: self._asked(status_name(tenant, job_id)), {})
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _asked(self, name: str) -> Mapping[str, str]:
+        return {_text(field): _text(value) for field, value in self._client.hgetall(name).items()}
+
+    def _write(self, changes: Sequence[tuple[AuthenticationJob, Mapping[str, str]]]) -> None:
+        if changes:
+            self._breaker.call(lambda: self._written(changes), None)
+
+    def _written(self, changes: Sequence[tuple[AuthenticationJob, Mapping[str, str]]]) -> None:
+        at_ms = str(time.time_ns() // 1_000_000)
+        with self._client.pipeline(transaction=False) as pipeline:
+            for job, change in changes:
+                name = status_name(job.tenant, job.job_id)
+                pipeline.hset(name, items=[part for item in (*change.items(), ("at_ms", at_ms)) for part in item])
+                pipeline.expire(name, self._ttl_s)
+            pipeline.execute()
+
+
+def status_name(tenant: str, job_id: str) -> str:
+    return f"assay:job:{tenant}:{job_id}"
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode()
