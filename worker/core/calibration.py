@@ -71,7 +71,8 @@ def fit(
     """
     items = sorted(labelled, key=_order)
     _check(items, profiles)
-    for_views, for_scores = _split(items, seed)
+    fresh = [item for item in items if not item.evidence.reuse]  # a reference says nothing of other photographs
+    for_views, for_scores = _split(fresh, seed)
     draft = _draft(items, for_views, jitter)
     decided = _decidable(for_scores, profiles, draft)
     if {item.genuine for item, _ in decided} != {True, False}:
