@@ -25,12 +25,20 @@ class MemoryEvidence:
 
 
 class MemoryProbeCache:
-    """Implements ports.ProbeCache. `engines` maps an encoder's name to the engine that serves it."""
+    """Implements ports.ProbeCache. `engines` maps an encoder's name to the engine that serves it; caches that are given
+    the same `probes` share them.
+    """
 
-    def __init__(self, engines: Mapping[str, EngineUse], *, decoder: str) -> None:
+    def __init__(
+        self,
+        engines: Mapping[str, EngineUse],
+        *,
+        decoder: str,
+        probes: dict[tuple[str, ...], ViewProbe] | None = None,
+    ) -> None:
         self._engines = engines
         self._decoder = decoder
-        self._probes: dict[tuple[str, ...], ViewProbe] = {}
+        self._probes = {} if probes is None else probes
 
     def get_many(self, requests: Sequence[EncodeView]) -> list[ViewProbe | None]:
         return [self._found(request) for request in requests]
