@@ -77,6 +77,7 @@ def _fit(options: Any) -> None:
     from demo.train.models import load_weights, module_of, weights_of
 
     torch.manual_seed(1)
+    torch.backends.cudnn.benchmark = True
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     architecture = architecture_of(options.family, SIDE)
     module = module_of(architecture)
@@ -87,9 +88,13 @@ def _fit(options: Any) -> None:
     checkpoint = options.data / f"{options.family}.checkpoint"
     run = fit(module, train, recipe_of(options.family, options.groups), until, checkpoint, device)
     LOG.info("trained: %s", run)
+    path = options.out / f"{options.family}.weights.npz"
+    stored.save(path, weights_of(module))
+    # what is exported is what the file holds, so that anyone can export it again into the same embedding space
+    weights = stored.load(path)
+    load_weights(module, weights)
     module.eval()
-    weights = weights_of(module)
-    stored.save(options.out / f"{options.family}.weights.npz", weights)
+    torch.backends.cudnn.allow_tf32 = False
     exact = _torch_embed(module, device)
     _log_agreement(architecture, weights, exact, np.ascontiguousarray(test.pixels[test.groups[:4], 0]))
     report = ship(architecture, weights, train, test, exact, options.out, _clock(options))

@@ -67,6 +67,7 @@ class Dataset:
     `finished` the SKU numbers whose groups are complete; `families` the names of each group's forgeries, [G][2]."""
 
     plan: Plan
+    pixels_file: Path
     pixels: NDArray[np.uint8]
     masks: NDArray[np.uint8]
     finished: tuple[int, ...]
@@ -92,6 +93,7 @@ def load(root: Path, kind: Kind) -> Dataset:
     pixels, masks = arrays(root, kind, index["skus"], "r")
     return Dataset(
         plan=PLANS[kind],
+        pixels_file=root / f"{kind}.pixels",
         pixels=pixels,
         masks=masks,
         finished=tuple(sorted(index["finished"])),

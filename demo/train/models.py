@@ -70,7 +70,7 @@ class Attention(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Any, first_only: bool) -> Any:
         count, tokens, width = x.shape
-        qkv = self.qkv(x).view(count, tokens, 3, self.heads, width // self.heads)
+        qkv = self.qkv(x).reshape(count, tokens, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if first_only:
             query = query[:, :, :1]
@@ -142,7 +142,7 @@ class Vit(nn.Module):  # type: ignore[misc]
         count, side = images.shape[0], self.side
         overview = self.patch_embed(F.avg_pool2d(images, 2)).flatten(2).transpose(1, 2).unsqueeze(1)
         whole = self.patch_embed(images)
-        quarters = whole.view(count, -1, 2, side, 2, side).permute(0, 2, 4, 3, 5, 1)
+        quarters = whole.reshape(count, -1, 2, side, 2, side).permute(0, 2, 4, 3, 5, 1)
         quarters = quarters.reshape(count, 4, side * side, -1)
         crops = F.pad(torch.cat([overview, quarters], dim=1), (0, 0, 1, 0))
         placed = crops + self.pos_embed[None, None] + self.crop_embed[None, :, None]
@@ -151,9 +151,9 @@ class Vit(nn.Module):  # type: ignore[misc]
     def patches(self, x: Any, count: int) -> Any:
         """The quarters' local features in the full view's row order."""
         side = self.side
-        quarters = x.view(count, CROPS, side * side + 1, -1)[:, 1:, 1:]
+        quarters = x.reshape(count, CROPS, side * side + 1, -1)[:, 1:, 1:]
         projected = self.patch_proj(self.patch_norm(quarters))
-        grid = projected.view(count, 2, 2, side, side, -1).permute(0, 1, 3, 2, 4, 5)
+        grid = projected.reshape(count, 2, 2, side, side, -1).permute(0, 1, 3, 2, 4, 5)
         return _unit(grid.reshape(count, 4 * side * side, -1))
 
 

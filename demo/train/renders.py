@@ -23,7 +23,7 @@ from engines.preprocess import resized
 LOG = logging.getLogger(__name__)
 
 _EVAL_STRENGTH = 0.8
-_TRAIN_STRENGTHS = (0.35, 1.0)
+_TRAIN_STRENGTHS = (0.5, 1.0)  # weaker ones cannot be told from the camera's own colours
 
 
 def render_set(root: Path, kind: Kind, skus: int, seconds: float, workers: int) -> int:
@@ -65,20 +65,34 @@ def _sku(kind: Kind, skus: int, number: int) -> Sku:
 
 
 def _render_sku(root: Path, kind: Kind, skus: int, number: int) -> int:
-    pixels, masks = arrays(root, kind, skus, "r+")
+    """All images of one SKU, written in one piece: page faults of a memory map are slow on some hosts."""
     sku = _sku(kind, skus, number)
-    for place, view in enumerate(CATEGORIES[sku.category]):
-        group = number * VIEWS_A_SKU + place
-        families = _families(kind, group)
-        rng = np.random.Generator(np.random.PCG64([group, kind == "eval"]))
-        strengths = [_EVAL_STRENGTH if kind == "eval" else float(rng.uniform(*_TRAIN_STRENGTHS)) for _ in families]
-        for index, slot in enumerate(PLANS[kind].slots):
-            family = None if slot.forgery is None else families[slot.forgery]
-            strength = 1.0 if slot.forgery is None else strengths[slot.forgery]
-            shown = render(sku, view, specimen=slot.specimen, family=family, strength=strength, size=RENDER_SIDE)
-            pixels[group, index] = _square(shown.image, int(rng.integers(88, 93)))
-            masks[group, index] = _small(shown.mask)
+    parts = [
+        _render_group(sku, view, kind, number * VIEWS_A_SKU + i) for i, view in enumerate(CATEGORIES[sku.category])
+    ]
+    for name, arrays_of_groups in (("pixels", [p for p, _ in parts]), ("masks", [m for _, m in parts])):
+        whole = np.stack(arrays_of_groups)
+        with (root / f"{kind}.{name}").open("r+b") as file:
+            file.seek(number * whole.nbytes)
+            file.write(whole.data)
     return number
+
+
+def _render_group(sku: Sku, view: str, kind: Kind, group: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Pixels [K,448,448,3] and masks [K,112,112] of one group."""
+    families = _families(kind, group)
+    rng = np.random.Generator(np.random.PCG64([group, kind == "eval"]))
+    strengths = [_EVAL_STRENGTH if kind == "eval" else float(rng.uniform(*_TRAIN_STRENGTHS)) for _ in families]
+    slots = PLANS[kind].slots
+    pixels = np.empty((len(slots), SIDE, SIDE, 3), np.uint8)
+    masks = np.empty((len(slots), MASK_SIDE, MASK_SIDE), np.uint8)
+    for index, slot in enumerate(slots):
+        family = None if slot.forgery is None else families[slot.forgery]
+        strength = 1.0 if slot.forgery is None else strengths[slot.forgery]
+        shown = render(sku, view, specimen=slot.specimen, family=family, strength=strength, size=RENDER_SIDE)
+        pixels[index] = _square(shown.image, int(rng.integers(88, 93)))
+        masks[index] = _small(shown.mask)
+    return pixels, masks
 
 
 def _families(kind: Kind, group: int) -> tuple[str, str]:

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Render, then train the families side by side, within one call of a GPU host. Results go to $OUT (at most 8 files, each
+# under 16 MiB). A second call on the same machine finds the renders and goes on from the checkpoints.
+#   BUDGET    seconds for everything (560)
+#   FAMILIES  what to train ("resnet18 vit_tiny16")
+#   RENDER_S  most seconds for rendering (190)
+#   SKUS      training SKUs (800)
+set -u
+begun=$(date +%s)
+budget=${BUDGET:-560}
+families=${FAMILIES:-resnet18 vit_tiny16}
+data=${DATA:-/tmp/assay-train}
+out=${OUT:?set OUT to the folder for results}
+work=$data/out
+python=${PYTHON:-python3}
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONUNBUFFERED=1
+mkdir -p "$work" "$out"
+cores=$(nproc)
+count=$(wc -w <<<"$families")
+threads=$((cores > 2 * count ? (cores - count) / count : 1))
+
+"$python" -m demo.train render --data "$data" --skus "${SKUS:-800}" --eval-skus "${EVAL_SKUS:-120}" \
+  --seconds "${RENDER_S:-190}" --workers "$cores" || exit 1
+echo "rendered after $(($(date +%s) - begun)) s"
+
+finish=$((begun + budget * 95 / 100))
+pids=()
+for family in $families; do
+  # the ViT learns more slowly: it trains on while the ResNet is measured
+  share=$([ "$family" = vit_tiny16 ] && echo 82 || echo 74)
+  [ "$count" = 1 ] && share=82
+  "$python" -m demo.train fit --family "$family" --data "$data" --out "$work" --threads "$threads" \
+    --until $((begun + budget * share / 100)) --finish "$finish" ${FIT_ARGS:-} 2>&1 | sed -u "s/^/[$family] /" &
+  pids+=($!)
+done
+# what exists when the time is up is laid out, whether or not every family is done
+while [ "$(date +%s)" -lt $((begun + budget)) ]; do
+  running=0
+  for pid in "${pids[@]}"; do kill -0 "$pid" 2>/dev/null && running=1; done
+  [ "$running" = 0 ] && break
+  sleep 1
+done
+for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
+
+cd "$work" || exit 1
+for family in $families; do
+  [ -f "$family.onnx" ] && cp "$family.onnx" "$out/"
+  [ -f "$family.weights.npz" ] && split -b 15000000 -d -a 1 "$family.weights.npz" "$out/$family.weights.npz."
+done
+tar czf "$out/engines.tar.gz" ./*.manifest.json ./*.golden.npz ./*.report.json
+ls -l "$out"
+echo "done after $(($(date +%s) - begun)) s"

@@ -1,0 +1,127 @@
+"""The training's parts that need no torch: what is measured, how data is laid out, what is published."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from demo.goods import CATEGORIES, FAMILIES
+from demo.train import measure, weights
+from demo.train.layout import PLANS, VIEWS_A_SKU, Dataset, load
+from demo.train.publish import publish_all
+from demo.train.renders import render_set
+from engines.catalogue import open_runner, read_engine, shipped_keys
+from engines.manifest import golden_path, manifest_path, model_path
+from engines.publish import seeded_engine
+
+
+def test_auc() -> None:
+    assert measure.auc([3.0, 4.0], [1.0, 2.0]) == 1.0
+    assert measure.auc([1.0], [1.0]) == 0.5
+    assert measure.auc([1.0, 3.0], [2.0]) == 0.5
+    assert np.isnan(measure.auc([], [1.0]))
+
+
+def small_eval(skus: int = 3) -> tuple[Dataset, np.ndarray]:  # type: ignore[type-arg]
+    """A set without pixels, and embeddings in which every design is its own axis and forgeries lean away from it."""
+    plan = PLANS["eval"]
+    count = skus * VIEWS_A_SKU
+    data = Dataset(
+        plan=plan,
+        pixels_file=Path("none"),
+        pixels=np.zeros((count, len(plan.slots), 1, 1, 3), np.uint8),
+        masks=np.full((count, len(plan.slots), 112, 112), 255, np.uint8),
+        finished=tuple(range(skus)),
+        families=tuple(("hue", "type_weight") for _ in range(count)),
+    )
+    embeddings = np.zeros((count, len(plan.slots), 2 * count), np.float32)
+    for group in range(count):
+        embeddings[group, :4, group] = 1.0
+        embeddings[group, 4:, group] = 0.6
+        embeddings[group, 4:, count + group] = 0.8
+    return data, embeddings
+
+
+def test_perfect_embeddings_measure_as_perfect() -> None:
+    data, embeddings = small_eval()
+    known = np.ones(embeddings.shape[:2], bool)
+    recall, asked = measure.recall_at_1(embeddings, data.groups, known)
+    assert (recall, asked) == (1.0, 3 * VIEWS_A_SKU * 3)
+    assert measure.forgery_auc(embeddings, data, known) == {"all": 1.0, "hue": 1.0, "type_weight": 1.0}
+
+
+def test_swapped_skus_are_not_found_again() -> None:
+    data, embeddings = small_eval()
+    moved = embeddings.copy()
+    moved[:, 1] = np.roll(embeddings[:, 1], VIEWS_A_SKU, axis=0)  # place 1 shows the same view of another SKU
+    recall, _ = measure.recall_at_1(moved, data.groups, np.ones(moved.shape[:2], bool))
+    assert recall == pytest.approx(2 / 3)
+
+
+def test_what_was_not_computed_is_not_asked() -> None:
+    data, embeddings = small_eval()
+    known = np.zeros(embeddings.shape[:2], bool)
+    known[:, 0] = True
+    known[:4, 1] = True
+    assert measure.recall_at_1(embeddings, data.groups, known)[1] == 4
+
+
+def test_deviation_points_at_the_changed_cells() -> None:
+    rng = np.random.default_rng(0)
+    reference = rng.standard_normal((784, 16)).astype(np.float32)
+    reference /= np.linalg.norm(reference, axis=-1, keepdims=True)
+    forged = reference.copy()
+    forged[:56] = -forged[:56]
+    mask = np.zeros((112, 112), np.uint8)
+    mask[:8] = 255
+    patches = np.stack([reference, reference, forged])[None]
+    assert measure.deviation_auc(patches, mask[None]) > 0.95
+
+
+def test_twins_share_their_specimen() -> None:
+    for plan in PLANS.values():
+        for genuine, forged in plan.twins:
+            assert plan.slots[genuine].specimen == plan.slots[forged].specimen
+            assert plan.slots[genuine].forgery is None and plan.slots[forged].forgery is not None
+
+
+def test_rendered_sets_hold_what_the_index_says(tmp_path: Path) -> None:
+    assert render_set(tmp_path, "eval", 1, seconds=60, workers=1) == 1
+    data = load(tmp_path, "eval")
+    views = CATEGORIES["bag"]
+    for place, names in enumerate(data.families):
+        assert all(views[place] in FAMILIES[name].views for name in names)
+    for genuine, forged in data.plan.twins:
+        assert data.masks[:, forged].reshape(VIEWS_A_SKU, -1).max(1).min() > 0
+        assert data.masks[:, genuine].max() == 0
+        assert (data.pixels[:, genuine] != data.pixels[:, forged]).any()
+    assert render_set(tmp_path, "eval", 1, seconds=60, workers=1) == 1
+
+
+def test_weights_round_trip(tmp_path: Path) -> None:
+    stored = {"a.weight": np.float32([[1.5, -2.25]]), "bn.running_var": np.float32([1e-9])}
+    weights.save(tmp_path / "w.npz", stored)
+    back = weights.load(tmp_path / "w.npz")
+    for name, value in stored.items():
+        np.testing.assert_array_equal(back[name], value)
+        assert back[name].dtype == np.float32
+
+
+def test_published_engines_verify(tmp_path: Path) -> None:
+    source, to = tmp_path / "source", tmp_path / "models"
+    source.mkdir()
+    engine = seeded_engine("resnet18", 1, image_size=64)
+    engine = dataclasses.replace(engine, manifest=dataclasses.replace(engine.manifest, report=(("recall", 0.5),)))
+    model_path(source, "resnet18").write_bytes(engine.model)
+    golden_path(source, "resnet18").write_bytes(engine.golden)
+    manifest_path(source, "resnet18").write_bytes(engine.manifest.to_json())
+    publish_all(source, to, Ed25519PrivateKey.generate())
+    verified = read_engine(to, "resnet18", shipped_keys(to))
+    assert verified.manifest.report == (("recall", 0.5),)
+    open_runner(verified, "auto", threads=1).close()
+    with pytest.raises(FileNotFoundError):
+        publish_all(to / "empty", to, Ed25519PrivateKey.generate())
