@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class S3Evidence:
         if answer is None:
             return None
         try:
-            with answer["Body"] as stream:
+            with closing(answer["Body"]) as stream:
                 return _intact(stream.read(), sha256)
         except Exception as error:  # botocore's transport errors have no common root
             raise ServiceUnavailable(SERVICE, type(error).__name__) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, unquote
@@ -63,7 +64,7 @@ class S3Images:
 
     def _body(self, answer: Any, deadline_s: float) -> bytes:
         length = int(answer["ContentLength"])
-        with answer["Body"] as stream:
+        with closing(answer["Body"]) as stream:  # entered, it would give the raw stream and check no length
             if length > self._max_bytes:
                 raise too_large(length, self._max_bytes)
             body = bytearray()
