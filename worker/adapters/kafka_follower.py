@@ -11,7 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 
 from schemas.message import InputRecord
 from worker.adapters.kafka_source import READ_SETTINGS, input_record
-from worker.errors import ConfigurationError, ServiceUnavailable
+from worker.errors import AssayError, ServiceUnavailable
 
 TIMEOUT_S = 10.0
 
@@ -19,7 +19,7 @@ TIMEOUT_S = 10.0
 class KafkaFollower:
     """Starts at the end of `topics` as they stand when it is made: what is answered later is not missed.
 
-    Raises ServiceUnavailable without a broker and ConfigurationError for a topic that does not exist.
+    Raises ServiceUnavailable without a broker and AssayError for a topic that does not exist.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class KafkaFollower:
         except KafkaException as failure:
             self._consumer.close()
             raise ServiceUnavailable("kafka", f"{failure.args[0].str()}; check kafka.bootstrap") from failure
-        except ConfigurationError:
+        except AssayError:
             self._consumer.close()
             raise
 
@@ -64,7 +64,7 @@ class KafkaFollower:
     def _places(self, topic: str, from_beginning: bool) -> list[Any]:
         found = self._consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
         if found.error is not None or not found.partitions:
-            raise ConfigurationError(f"topic {topic} does not exist: run `assay topics apply`")
+            raise AssayError(f"topic {topic} does not exist: run `assay topics apply`")
         return [
             TopicPartition(topic, number, self._start(topic, number, from_beginning)) for number in found.partitions
         ]

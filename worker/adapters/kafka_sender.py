@@ -16,6 +16,7 @@ from schemas.message import OutputRecord
 from worker.adapters.kafka_errors import no_answer
 from worker.errors import AssayError, ConfigurationError, ServiceUnavailable
 
+METADATA_TIMEOUT_S = 10.0
 MESSAGE_BYTES = 11 * 1024 * 1024
 Delivered = Callable[[OutputRecord], None]
 _NO_TOPIC = frozenset({"_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_OR_PART"})
@@ -37,20 +38,34 @@ class KafkaSender:
         }
         self._producer = Producer(config, logger=logging.getLogger("librdkafka"))
         self._failure: AssayError | None = None
+        self._known: set[str] = set()
 
     def send(self, records: Iterable[OutputRecord], *, delivered: Delivered = lambda record: None) -> None:
         """Produce every record and return when all are confirmed; `delivered` hears of each.
 
-        Raises ServiceUnavailable or ConfigurationError at the first that is not; others may have been delivered.
+        Raises AssayError at the first that is not; others may have been delivered.
         """
         try:
             for record in records:
+                self._find(record.topic)
                 self._produce(record, delivered)
                 self._check()
             self._drain()
         finally:
             if self._failure is not None:
                 self._producer.purge(in_flight=False)
+
+    def _find(self, topic: str) -> None:
+        """Refuse a topic that is not there at once; a producer would hope for it until its records time out."""
+        if topic in self._known:
+            return
+        try:
+            found = self._producer.list_topics(topic, timeout=METADATA_TIMEOUT_S).topics[topic]
+        except KafkaException as failure:
+            raise _unavailable(failure.args[0]) from failure
+        if found.error is not None and found.error.name() in _NO_TOPIC:
+            raise _no_topic(topic)
+        self._known.add(topic)
 
     def _produce(self, record: OutputRecord, delivered: Delivered) -> None:
         def confirm(error: KafkaError | None, _message: Message) -> None:
@@ -89,9 +104,17 @@ class KafkaSender:
 
 def _refusal(error: KafkaError, record: OutputRecord) -> AssayError:
     if error.name() in _NO_TOPIC:
-        return ConfigurationError(f"topic {record.topic} does not exist: run `assay topics apply`")
+        return _no_topic(record.topic)
     if error.name() in ("MSG_SIZE_TOO_LARGE", "_MSG_SIZE_TOO_LARGE"):
         return ConfigurationError(f"a record of {len(record.value)} bytes is too large for {record.topic}: use --uri")
     if error.retriable() or no_answer(error) or error.name() == "_MSG_TIMED_OUT":
-        return ServiceUnavailable("kafka", f"{error.str()}; check kafka.bootstrap")
+        return _unavailable(error)
     return ConfigurationError(f"Kafka refuses a record for {record.topic}: {error.str()}")
+
+
+def _no_topic(topic: str) -> AssayError:
+    return AssayError(f"topic {topic} does not exist: run `assay topics apply`")
+
+
+def _unavailable(error: KafkaError) -> ServiceUnavailable:
+    return ServiceUnavailable("kafka", f"{error.str()}; check kafka.bootstrap")

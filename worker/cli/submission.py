@@ -106,7 +106,7 @@ def submit_jobs(
 ) -> None:
     """Produce each job to its priority's topic and return once all are confirmed.
 
-    Raises ServiceUnavailable, or ConfigurationError for what Kafka refuses.
+    Raises AssayError: ServiceUnavailable without a broker, others for what Kafka refuses.
     """
     sender = KafkaSender(client_config)
     sender.send((job_record(job, topics, encoding, source) for job in jobs), delivered=delivered)
