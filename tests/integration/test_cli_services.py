@@ -115,7 +115,7 @@ def test_a_replay_sends_the_original_to_where_it_came_from(
 ) -> None:
     assay("topics", "apply")
     outcome = rejected(2, a_job("dead-1"), value=b"\x00original")
-    settle(database_url, Topics(prefix=topic_prefix), [moved(outcome, f"{topic_prefix}jobs")])
+    settle(database_url, Topics(prefix=topic_prefix), [with_source(outcome, f"{topic_prefix}jobs", 2)])
     (letter,) = printed(assay("dlq", "list", "--unreplayed", "--json"))
     shown = json.loads(assay("dlq", "show", str(letter["id"]), "--json").stdout)
     assert (shown["value_base64"], shown["code"]) == ("AG9yaWdpbmFs", "no_usable_view")
@@ -198,7 +198,3 @@ def mark_replayed(url: str) -> None:
     with database.begin() as connection:
         connection.execute(text("UPDATE assay.dead_letters SET replayed_at = now()"))
     database.dispose()
-
-
-def moved(outcome: Outcome, topic: str) -> Outcome:
-    return with_source(outcome, topic, 2)  # type: ignore[arg-type]

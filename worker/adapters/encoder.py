@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from engines.runner import EngineInfo
 from engines.session import EncodeRequest, EncoderSession, ImageFault, PendingBatch, ViewFeatures
@@ -51,7 +52,7 @@ class SessionPending:
             patches=answer.patches,
             patch_grid=answer.engine.patch_grid,
             attention=answer.attention,
-            quality=answer.quality.as_dict(),
+            quality=asdict(answer.quality),
             phash=answer.phash,
             source_size=answer.source_size,
         )
