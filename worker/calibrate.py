@@ -166,7 +166,7 @@ def _labelled(item: Item, gathered: _Gathered, matcher: Matcher, gallery: Galler
         gallery_revision=gallery.revision,
         reuse=reference_reuse(gathered.probes, gallery),
     )
-    return LabelledEvidence(evidence=evidence, genuine=item.label == "genuine", family=item.meta.get("family"))
+    return LabelledEvidence(evidence=evidence, genuine=item.label == "genuine", family=item.meta.get("family") or None)
 
 
 def _job(item: Item, gathered: _Gathered, tenant: str) -> AuthenticationJob:

@@ -110,7 +110,7 @@ def _check_labels(items: Sequence[LabelledEvidence]) -> None:
     labels: dict[frozenset[str], bool] = {}
     for item in items:
         photographs = frozenset(match.probe.sha256 for match in item.evidence.matches)
-        if labels.setdefault(photographs, item.genuine) != item.genuine:
+        if photographs and labels.setdefault(photographs, item.genuine) != item.genuine:
             name = item.evidence.job.job_id
             raise CalibrationRefused(f"the photographs of item {name} are labelled genuine and counterfeit")
 

@@ -81,7 +81,7 @@ def _reused(evidence: JobEvidence) -> list[Reason]:
 
 
 def _no_calibration(scored: Scored) -> list[Reason]:
-    if scored.calibration is not None:
+    if scored.calibration is not None or not scored.evidence.matches:
         return []
     engines = sorted({(m.probe.engine.digest[:12], m.probe.engine.backend) for m in scored.evidence.matches})
     ran = ", ".join(f"{digest} on {backend}" for digest, backend in engines) or "nothing"
@@ -90,7 +90,7 @@ def _no_calibration(scored: Scored) -> list[Reason]:
 
 
 def _unknown(matches: Sequence[ViewMatch]) -> bool:
-    return all(match.similarity is None for match in matches)
+    return bool(matches) and all(match.similarity is None for match in matches)
 
 
 def _no_references(evidence: JobEvidence) -> Reason:
