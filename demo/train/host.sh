@@ -3,13 +3,15 @@
 # under 16 MiB). A second call on the same machine finds the renders and goes on from the checkpoints.
 #   BUDGET    seconds for everything (560)
 #   FAMILIES  what to train ("resnet18 vit_tiny16")
-#   RENDER_S  most seconds for rendering (190)
+#   RENDER_S  most seconds for rendering (160)
 #   SKUS      training SKUs (800)
 set -u
 begun=$(date +%s)
 budget=${BUDGET:-560}
 families=${FAMILIES:-resnet18 vit_tiny16}
-data=${DATA:-/tmp/assay-train}
+# memory, where there is room for 26 GB of pixels: faster than a disk whose speed is not known
+room=$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)
+data=${DATA:-$([ "${room:-0}" -gt 45000000 ] && echo /dev/shm || echo /tmp)/assay-train}
 out=${OUT:?set OUT to the folder for results}
 work=$data/out
 python=${PYTHON:-python3}
@@ -20,8 +22,8 @@ count=$(wc -w <<<"$families")
 threads=$((cores > 2 * count ? (cores - count) / count : 1))
 
 "$python" -m demo.train render --data "$data" --skus "${SKUS:-800}" --eval-skus "${EVAL_SKUS:-120}" \
-  --seconds "${RENDER_S:-190}" --workers "$cores" || exit 1
-echo "rendered after $(($(date +%s) - begun)) s"
+  --seconds "${RENDER_S:-160}" --workers "$cores" || exit 1
+echo "$data: rendered after $(($(date +%s) - begun)) s"
 
 finish=$((begun + budget * 95 / 100))
 pids=()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 
 from demo.goods import CATEGORIES, FAMILIES
 from demo.train import measure, weights
@@ -26,7 +27,7 @@ def test_auc() -> None:
     assert np.isnan(measure.auc([], [1.0]))
 
 
-def small_eval(skus: int = 3) -> tuple[Dataset, np.ndarray]:  # type: ignore[type-arg]
+def small_eval(skus: int = 3) -> tuple[Dataset, NDArray[np.float32]]:
     """A set without pixels, and embeddings in which every design is its own axis and forgeries lean away from it."""
     plan = PLANS["eval"]
     count = skus * VIEWS_A_SKU
@@ -103,7 +104,7 @@ def test_rendered_sets_hold_what_the_index_says(tmp_path: Path) -> None:
 
 
 def test_weights_round_trip(tmp_path: Path) -> None:
-    stored = {"a.weight": np.float32([[1.5, -2.25]]), "bn.running_var": np.float32([1e-9])}
+    stored = {"a.weight": np.array([[1.5, -2.25]], np.float32), "bn.running_var": np.array([1e-9], np.float32)}
     weights.save(tmp_path / "w.npz", stored)
     back = weights.load(tmp_path / "w.npz")
     for name, value in stored.items():
