@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import pytest
+from delivery_parts import NOW, TOPICS, Body, Member, eventually, judged, send
+
+from schemas import headers
+from schemas.codes import ErrorCode
+from schemas.message import OutputRecord
+from worker.adapters.memory import Fault, MemoryBroker, MemoryPublisher, MemoryResults
+from worker.errors import Fatal
+from worker.outcomes import Rejected, Retry
+from worker.work import Received
+
+JOBS = TOPICS.jobs
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    return MemoryBroker({JOBS: 2, TOPICS.retry[0]: 1})
+
+
+def sources(outputs: list[OutputRecord]) -> list[str]:
+    return [dict(output.headers)[headers.SRC].decode() for output in outputs]
+
+
+def memory(member: Member) -> MemoryResults:
+    assert isinstance(member.results, MemoryResults)
+    return member.results
+
+
+def run(broker: MemoryBroker, member: Member, count: int, *faults: Fault) -> None:
+    """Serve until `count` outputs are out, then stop in order."""
+    assert isinstance(member.publisher, MemoryPublisher)
+    member.publisher.fail_next(*faults)
+    member.start()
+    eventually(lambda: len(broker.published) >= count and member.watermark.unpublished() == 0, f"{count} outputs")
+    member.stop()
+
+
+def test_every_record_is_answered_once_in_the_order_of_its_partition(broker: MemoryBroker) -> None:
+    for n in range(40):
+        send(broker, f"j{n}", partition=n % 2)
+        broker.leave_gap((JOBS, n % 2))
+    run(broker, Member(broker), 40)
+    assert len(set(sources(broker.published))) == len(broker.published) == 40
+    for partition in (0, 1):
+        offsets = [int(s.split("/")[2]) for s in sources(broker.published) if s.startswith(f"{JOBS}/{partition}/")]
+        assert offsets == sorted(offsets)
+    assert broker.offsets == {(JOBS, 0): 39, (JOBS, 1): 39}
+
+
+@pytest.mark.parametrize("fault", [Fault.ABORT, Fault.AWAY, Fault.ANSWER_LOST])
+def test_a_failed_transaction_neither_loses_nor_repeats_an_answer(broker: MemoryBroker, fault: Fault) -> None:
+    for n in range(30):
+        send(broker, f"j{n}", partition=n % 2)
+    member = Member(broker)
+    run(broker, member, 30, fault, fault, fault)
+    assert len(set(sources(broker.published))) == len(broker.published) == 30
+    assert member.meter.paused.labels("kafka")._value.get() == 0  # noqa: SLF001
+
+
+def test_a_fenced_producer_ends_the_thread(broker: MemoryBroker) -> None:
+    send(broker, "j1")
+    member = Member(broker)
+    assert isinstance(member.publisher, MemoryPublisher)
+    member.publisher.fail_next(Fault.FENCED)
+    member.start()
+    settle = member.threads[-1]
+    with pytest.raises(Fatal):
+        settle.join()
+    assert broker.published == []
+    member.watermark.drop(member.watermark.owned())
+    member.intake.request_stop()
+    member.threads[0].join()
+    member.received.close()
+    member.threads[1].join()
+
+
+def test_intake_pauses_while_postgres_is_away_and_goes_on_afterwards(broker: MemoryBroker) -> None:
+    member = Member(broker)
+    memory(member).outages = 3
+    for n in range(20):
+        send(broker, f"j{n}")
+    run(broker, member, 20)
+    assert len(broker.published) == 20
+    assert member.meter.paused.labels("postgres")._value.get() == 0  # noqa: SLF001
+
+
+def test_the_same_job_twice_is_answered_with_the_same_bytes(broker: MemoryBroker) -> None:
+    send(broker, "same", partition=0)
+    send(broker, "same", partition=1)
+    run(broker, Member(broker), 2)
+    first, second = broker.published
+    assert (first.key, first.value) == (second.key, second.value)
+    assert [dict(o.headers).get(headers.DUPLICATE) for o in (first, second)] == [None, b"1"]
+
+
+def test_a_restart_between_the_two_commits_publishes_what_was_stored(broker: MemoryBroker) -> None:
+    """The first worker dies after Postgres and before Kafka; the second finds the row."""
+    send(broker, "j1")
+    first = Member(broker)
+    first.source.subscribe(first.intake)
+    record = first.source.poll(0.1)
+    assert record is not None
+    (stored,) = first.results.settle([judged(record, Member(broker).intake._parse(record))])  # noqa: SLF001
+    broker.expel("member-1")
+    second = Member(broker, "member-2", results=first.results)
+    run(broker, second, 1)
+    assert broker.published == [stored]
+
+
+def test_outcomes_of_a_partition_that_is_gone_are_left_to_the_next_owner(broker: MemoryBroker) -> None:
+    send(broker, "j1")
+    member = Member(broker)
+    intake = Body(run=member.intake.run).start()
+    item = member.received.take(10)
+    assert item is not None
+    member.watermark.drop(member.watermark.owned())
+    settler = member.settler()
+    settler.settle([judged(item.record, item.job)])
+    assert not settler.publish()
+    assert memory(member).jobs == {}
+    member.intake.request_stop()
+    intake.join()
+
+
+def test_the_first_outcome_of_a_record_wins(broker: MemoryBroker) -> None:
+    send(broker, "j1")
+    member = Member(broker)
+    intake = Body(run=member.intake.run).start()
+    item = member.received.take(10)
+    assert item is not None
+    settler = member.settler()
+    settler.settle([retry(item), judged(item.record, item.job)])
+    settler.settle([judged(item.record, item.job)])
+    settler.publish()
+    assert [output.topic for output in broker.published] == [TOPICS.retry[0]]
+    assert memory(member).jobs == {}
+    member.watermark.drop(member.watermark.owned())
+    member.intake.request_stop()
+    intake.join()
+
+
+def test_a_retry_comes_back_as_the_next_attempt(broker: MemoryBroker) -> None:
+    send(broker, "j1")
+    member = Member(broker)
+    threads = [Body(run=run).start() for run in (member.intake.run, member.settler().run)]
+    item = member.received.take(10)
+    assert item is not None and item.attempt == 1
+    member.inbox.put(retry(item))
+    again = member.received.take(10)
+    assert again is not None
+    assert (again.attempt, again.first_seen, again.job) == (2, item.first_seen, item.job)
+    member.inbox.put(rejected(again))
+    eventually(lambda: len(broker.published) == 2, "the dead letter")
+    assert broker.published[1].topic == TOPICS.dlq
+    member.intake.request_stop()
+    threads[0].join()
+    member.inbox.close()
+    threads[1].join()
+
+
+def retry(item: Received) -> Retry:
+    return Retry(
+        record=item.record, job=item.job, stage="fetch", detail="d", attempt=item.attempt, due=NOW,
+        first_seen=item.first_seen,
+    )  # fmt: skip
+
+
+def rejected(item: Received) -> Rejected:
+    return Rejected(
+        record=item.record, job=item.job, code=ErrorCode.NO_USABLE_VIEW, stage="fetch", detail="d",
+        attempt=item.attempt, first_seen=item.first_seen,
+    )  # fmt: skip
