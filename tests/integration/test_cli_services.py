@@ -166,7 +166,7 @@ def test_results_are_followed_as_they_are_published(
     ("variable", "value", "command", "code"),
     [
         ("ASSAY_DATABASE__URL", "postgresql+psycopg://nobody@127.0.0.1:1/none", ["results", "list"], 2),
-        ("ASSAY_BUILD", "x", ["submit", "/nowhere"], 2),
+        ("ASSAY_BUILD", "x", ["submit", "/nowhere/[/]"], 2),
         ("ASSAY_KAFKA__BOOTSTRAPP", "x", ["topics", "plan"], 78),
         ("ASSAY_DATABASE__POOL_SIZE", "none", ["dlq", "list"], 78),
     ],

@@ -6,6 +6,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from worker.cli import (
     calibrate,
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def _say(error: Exception) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]assay:[/] {error}", highlight=False)
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("assay:", "bold red"), " ", str(error)))
 
 
 if __name__ == "__main__":
