@@ -62,6 +62,7 @@ class KafkaSource:
         }
         self._consumer = Consumer(config, logger=logging.getLogger("librdkafka"))
         self._listener: RebalanceListener | None = None
+        self._metadata: bytes | None = None
 
     def subscribe(self, listener: RebalanceListener) -> KafkaSource:
         """Join the group. The listener is called inside `poll` and `close`."""
@@ -74,6 +75,7 @@ class KafkaSource:
     def poll(self, timeout_s: float) -> InputRecord | None:
         """The next record, or None. Raises Fatal and ConfigurationError for what cannot be mended."""
         message = self._consumer.poll(timeout_s)
+        self._refresh_metadata()
         if message is None:
             return None
         error = message.error()
@@ -92,24 +94,26 @@ class KafkaSource:
     def close(self) -> None:
         """Leave the group; the listener hears of the partitions that are given up."""
         self._consumer.close()
+        self._metadata = None
         self._epochs.clear()
 
     def group_metadata(self) -> bytes:
-        """The group's metadata of this moment, for one transaction. Raises AbortTransaction outside the group.
+        """The group's metadata as of the last poll, for one transaction. Raises AbortTransaction outside the group.
 
         Without a generation the broker would take the offsets of anybody: a consumer that has not joined, or was
-        thrown out, must not commit.
+        thrown out, must not commit. It is read by the polling thread, because the client lets no other thread in
+        while a rebalance callback waits for settle; the broker refuses it when it has grown old.
         """
-        try:
-            metadata: bytes = self._consumer.consumer_group_metadata()
-        except (RuntimeError, KafkaException) as error:
-            raise AbortTransaction(f"the consumer is closed: {error}", fenced=True) from error
-        if generation_of(metadata) < 0:
+        metadata = self._metadata
+        if metadata is None or generation_of(metadata) < 0:
             raise AbortTransaction("the consumer is not a member of its group", fenced=True)
         return metadata
 
     def lag(self) -> dict[Partition, int]:
-        """Records between the position and the end of each assigned partition, as the last fetch saw it."""
+        """Records between the position and the end of each assigned partition, as the last fetch saw it.
+
+        Waits while a rebalance callback runs.
+        """
         return {partition: self._behind(partition) for partition in list(self._epochs)}
 
     def _behind(self, partition: Partition) -> int:
@@ -121,11 +125,15 @@ class KafkaSource:
             return 0
         return max(0, high - max(position, low)) if high >= 0 else 0
 
+    def _refresh_metadata(self) -> None:
+        self._metadata = self._consumer.consumer_group_metadata()
+
     def _note(self, error: KafkaError, place: str) -> None:
         check_consumer_error(error, place)
         _log.warning("kafka_consumer_error", place=place, error=str(error))
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._refresh_metadata()
         places = self._start_offsets(partitions)
         if self._listener is not None and (places or not self._incremental):
             names = _names(places)
@@ -134,12 +142,14 @@ class KafkaSource:
         _log.info("partitions_assigned", partitions=len(places))
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._refresh_metadata()  # what drains now is committed under the generation of the revocation
         if self._listener is not None:
             self._listener.revoked(_names(partitions))
         self._unassign(consumer, partitions)
         _log.info("partitions_revoked", partitions=len(partitions))
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._metadata = None
         if self._listener is not None:
             self._listener.lost(_names(partitions))
         self._unassign(consumer, partitions)
