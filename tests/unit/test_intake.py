@@ -164,7 +164,7 @@ def test_stopping_takes_nothing_new_and_ends_when_all_is_published(broker: Memor
     send(broker, "j1")
     item = take(member)
     member.intake.request_stop()
-    eventually(lambda: len(member.source._paused) == 3, "the pause")  # noqa: SLF001
+    eventually(lambda: len(member.intake._pauses._paused) == 3, "the pause")  # noqa: SLF001
     send(broker, "j2")
     assert member.received.take(0.1) is None
     assert thread.thread.is_alive()
