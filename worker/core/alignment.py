@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Int8s = NDArray[np.int8]
 
 POOL_FROM_CELLS = 16  # grids with a side shorter than this are matched as they are
 POSITION_PENALTY = 0.1  # taken off the cosine of patches a quarter of the grid apart: repeated texture matches nearby
-ROUNDS = 5
+ROUNDS = 4
 INLIER_CELLS = 3.0  # residual, in cells of the full grid
 MIN_INLIER_SHARE = 0.35  # of the coarse cells; unrelated photographs reach 0.23 by chance
 MIN_INLIERS = 8
@@ -36,12 +37,13 @@ class Alignment:
     aligned: NDArray[np.bool_]
 
 
-def align(probe: Floats, references: Floats, grid: tuple[int, int]) -> Alignment:
+def align(probe: Floats, references: Int8s, grid: tuple[int, int]) -> Alignment:
     """Align `probe` [h*w, d] to each of `references` [n, h*w, d]; rows need not be normalised."""
     factor = 2 if min(grid) >= POOL_FROM_CELLS else 1
     points, penalty = _coarse_cells(grid, factor)
     cosines = _pooled(probe[None], grid, factor) @ _pooled(references, grid, factor).transpose(0, 2, 1)
-    target, mutual = _mutual_nearest(cosines - penalty)
+    cosines -= penalty
+    target, mutual = _mutual_nearest(cosines)
     affine, residual = _fit(points, points[target], mutual)
     inliers = (mutual & (residual < INLIER_CELLS)).sum(axis=1)
     enough = inliers >= max(MIN_INLIERS, MIN_INLIER_SHARE * len(points))
@@ -60,22 +62,25 @@ def _coarse_cells(grid: tuple[int, int], factor: int) -> tuple[Floats, Floats]:
     return points, (POSITION_PENALTY * squared / (max(grid) / 4) ** 2).astype(np.float32)
 
 
-def _pooled(patches: Floats, grid: tuple[int, int], factor: int) -> Floats:
+def _pooled(patches: Floats | Int8s, grid: tuple[int, int], factor: int) -> Floats:
     """Mean of factor x factor cells, L2-normalised: [n, h*w, d] -> [n, c, d]."""
     count, _, depth = patches.shape
     cells = patches.reshape(count, *grid, depth)
     height, width = grid[0] // factor * factor, grid[1] // factor * factor
-    total = sum(cells[:, i:height:factor, j:width:factor] for i in range(factor) for j in range(factor))
-    flat = np.asarray(total, np.float32).reshape(count, -1, depth)
-    lengths = np.sqrt(np.einsum("ncd,ncd->nc", flat, flat))
-    return np.asarray(flat / np.maximum(lengths, 1e-12)[..., None], np.float32)
+    total = np.zeros((count, height // factor, width // factor, depth), np.float32)
+    for i, j in np.ndindex(factor, factor):
+        total += cells[:, i:height:factor, j:width:factor]
+    flat = total.reshape(count, -1, depth)
+    flat /= np.sqrt(np.einsum("ncd,ncd->nc", flat, flat)).clip(1e-12)[..., None]
+    return flat
 
 
 def _mutual_nearest(scores: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """For scores [n, probe cells, reference cells]: the best reference cell of each probe cell, and if mutual."""
     forward = scores.argmax(axis=2)
     backward = scores.argmax(axis=1)
-    return forward, np.take_along_axis(backward, forward, axis=1) == np.arange(scores.shape[1])
+    references = np.arange(len(scores))[:, None]
+    return forward, backward[references, forward] == np.arange(scores.shape[1])
 
 
 def _fit(points: Floats, targets: Floats, mutual: NDArray[np.bool_]) -> tuple[Floats, Floats]:
@@ -91,10 +96,11 @@ def _fit(points: Floats, targets: Floats, mutual: NDArray[np.bool_]) -> tuple[Fl
     for scale in np.linspace(8.0, 2.0, ROUNDS, dtype=np.float32):
         weighted = design * weights[..., None]
         affine = np.linalg.solve(design.T @ weighted + ridge, weighted.transpose(0, 2, 1) @ shift)
-        residual = np.sqrt(np.square(shift - design @ affine).sum(axis=2))
-        weights = mutual / (1 + np.square(residual / scale))
+        off = shift - design @ affine
+        squared = off[..., 0] ** 2 + off[..., 1] ** 2
+        weights = mutual / (1 + squared / scale**2)
     affine[:, 2] -= np.einsum("k,nkj->nj", centre, affine[:, :2])
-    return affine.astype(np.float32), residual.astype(np.float32)
+    return affine.astype(np.float32), np.sqrt(squared, dtype=np.float32)
 
 
 def _cells_under(affine: Floats, grid: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
