@@ -139,7 +139,7 @@ def _print_reply(key: str, reply: VerdictEvent | Lost, as_json: bool) -> None:
         line = f"{key}  dead letter  {reply.code}: {reply.detail}"
     else:
         told = event_json(reply)
-        reasons = ", ".join(reason.code.value for reason in reply.reasons)
+        reasons = ", ".join(dict.fromkeys(reason.code.value for reason in reply.reasons))
         line = f"{key}  {reply.verdict.value}  {terminal.shown(reply.confidence)}  {reply.sku}  {reasons}"
     if as_json:
         terminal.print_json_line(told)

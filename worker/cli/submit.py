@@ -115,7 +115,8 @@ def _row(job: AuthenticationJob, reply: Reply | None) -> dict[str, object]:
     told: tuple[str | None, float | None, str]
     match reply:
         case VerdictEvent():
-            told = (reply.verdict.value, reply.confidence, ", ".join(reason.code.value for reason in reply.reasons))
+            codes = dict.fromkeys(reason.code.value for reason in reply.reasons)
+            told = (reply.verdict.value, reply.confidence, ", ".join(codes))
         case Lost():
             told = ("dead letter", None, f"{reply.code}: {reply.detail}")
         case None:

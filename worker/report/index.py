@@ -10,7 +10,7 @@ from pathlib import Path
 from schemas.codes import Verdict
 from schemas.verdict import VerdictEvent
 from worker.report.entry import DeadEnd, ReportEntry
-from worker.report.page import confidence_line, reason_line, render_page, templates
+from worker.report.page import confidence_line, reason_lines, render_page, templates
 from worker.report.pictures import Picture, centre_square, decode, picture
 from worker.report.words import FINDINGS, STANDING, humanised, plain
 
@@ -130,11 +130,10 @@ def _agreement(entry: ReportEntry, verdict: Verdict) -> str:
 
 
 def _reasons(event: VerdictEvent) -> tuple[str, ...]:
-    lines = [reason_line(reason) for reason in event.reasons]
-    said = [f"{line.title} ({line.view})" if line.view else line.title for line in lines]
-    shown = tuple(dict.fromkeys(said))
-    more = len(shown) - REASONS_SHOWN
-    return (*shown[:REASONS_SHOWN], f"and {more} more") if more > 0 else shown
+    lines = reason_lines(event.reasons)
+    said = tuple(f"{line.title} ({', '.join(line.views)})" if line.views else line.title for line in lines)
+    more = len(said) - REASONS_SHOWN
+    return (*said[:REASONS_SHOWN], f"and {more} more") if more > 0 else said
 
 
 def _thumbnail(entry: ReportEntry, tenant: str, view: str, sha256: str) -> Thumbnail:

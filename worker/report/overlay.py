@@ -20,6 +20,8 @@ Colour = tuple[int, int, int]
 ATTENTION_COLOUR: Colour = (42, 91, 148)
 DEVIATION_COLOUR: Colour = (178, 58, 44)
 TWICE_TYPICAL = 128  # core.explanation: 64 is typical of the references
+MOST = 0.5  # share of the cells
+SCATTERED = 0.22  # standard deviation of the cells' places; that of evenly spread ones is 0.29
 ROWS = ("upper", "middle", "lower")
 COLUMNS = ("left", "centre", "right")
 
@@ -83,9 +85,10 @@ def place(strong: Mask) -> str:
     """Where the strong cells lie, in words."""
     if not strong.any():
         return "nowhere in particular"
-    if strong.mean() > 0.5:
-        return "over most of the view"
-    row, column = np.argwhere(strong).mean(axis=0) / strong.shape
+    found = np.argwhere(strong) / strong.shape
+    if strong.mean() > MOST or found.std(axis=0).max() > SCATTERED:
+        return "spread over the view"
+    row, column = found.mean(axis=0)
     vertical, horizontal = ROWS[min(2, int(row * 3))], COLUMNS[min(2, int(column * 3))]
     if (vertical, horizontal) == ("middle", "centre"):
         return "at the centre"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from schemas.codes import ReasonCode
 from schemas.verdict import Reason, VerdictEvent
 from worker.report.entry import DeadEnd, ReportEntry
 from worker.report.panels import ViewPanel, view_panel
@@ -15,12 +16,12 @@ from worker.report.words import ADVICE, FINDINGS, REASONS, STANDING, humanised, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasonLine:
-    """A reason as a person reads it."""
+    """A reason as a person reads it, with all views that it concerns; none: the whole item."""
 
     code: str
     title: str
-    view: str
-    detail: str
+    views: tuple[str, ...]
+    details: tuple[str, ...]
     advice: str
 
 
@@ -54,7 +55,7 @@ def render_page(entry: ReportEntry) -> str:
             p_genuine=percent(event.p_genuine),
             identity=_identity(entry, event),
             coverage=coverage(event),
-            reasons=[reason_line(reason) for reason in event.reasons],
+            reasons=reason_lines(event.reasons),
             views=_panels(event, entry),
             nearest=[plain(sku) for sku in event.nearest_skus],
             footer=_footer(event, entry),
@@ -80,13 +81,21 @@ def confidence_line(event: VerdictEvent) -> str:
     return "none stated" if event.confidence is None else percent(event.confidence)
 
 
-def reason_line(reason: Reason) -> ReasonLine:
+def reason_lines(reasons: Sequence[Reason]) -> list[ReasonLine]:
+    """One line a code, in the order of the codes' first reasons."""
+    by_code: dict[ReasonCode, list[Reason]] = {}
+    for reason in reasons:
+        by_code.setdefault(reason.code, []).append(reason)
+    return [_reason_line(code, found) for code, found in by_code.items()]
+
+
+def _reason_line(code: ReasonCode, reasons: Sequence[Reason]) -> ReasonLine:
     return ReasonLine(
-        code=reason.code.value,
-        title=REASONS[reason.code],
-        view=humanised(reason.view) if reason.view else "",
-        detail=plain(reason.detail),
-        advice=ADVICE.get(reason.code, ""),
+        code=code.value,
+        title=REASONS[code],
+        views=tuple(dict.fromkeys(humanised(reason.view) for reason in reasons if reason.view)),
+        details=tuple(dict.fromkeys(plain(reason.detail) for reason in reasons if reason.detail)),
+        advice=ADVICE.get(code, ""),
     )
 
 
