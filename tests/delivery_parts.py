@@ -110,6 +110,7 @@ class Member:
         source: MemorySource | KafkaSource | None = None,
         results: ResultStore | None = None,
         window_records: int = 16,
+        stop_grace_s: float = PATIENCE_S,
     ) -> None:
         self.watermark = Watermark()
         self.budget = ByteBudget(1_000_000)
@@ -124,7 +125,8 @@ class Member:
             subscribe=self.source.subscribe, parse=parse, received=self.received, settle=self.inbox,
             watermark=self.watermark, budget=self.budget, meter=self.meter,
             limits=IntakeLimits(
-                window_records=window_records, full_grace_s=0.01, poll_s=0.01, drain_on_revoke_s=PATIENCE_S
+                window_records=window_records, full_grace_s=0.01, poll_s=0.01, drain_on_revoke_s=PATIENCE_S,
+                stop_grace_s=stop_grace_s,
             ),
         )  # fmt: skip
 

@@ -135,8 +135,11 @@ class Settler:
         return self._judge(known)
 
     def _insist(self, call: Callable[[], T]) -> T | None:
-        """Call until the service answers, with intake paused meanwhile; None when abandoned first."""
-        while not self._abandoned.is_set():
+        """Call until the service answers, with intake paused meanwhile.
+
+        None when abandoned first, or when no partition is left: the records are delivered to their next owner.
+        """
+        while not self._abandoned.is_set() and self._watermark.owned():
             try:
                 answer = call()
             except ServiceUnavailable as outage:
@@ -183,9 +186,10 @@ class Settler:
 
         Who owns what is decided by the rebalance callbacks alone; until they ran, the broker refuses and we wait.
         """
-        if self._in_doubt:
+        owned = self._watermark.owned()
+        if self._in_doubt and owned:
             try:
-                committed = self._publisher.committed(self._watermark.owned())
+                committed = self._publisher.committed(owned)
             except ServiceUnavailable as outage:
                 self._hold(outage)
                 return False

@@ -86,6 +86,19 @@ def test_intake_pauses_while_postgres_is_away_and_goes_on_afterwards(broker: Mem
     assert member.meter.paused.labels("postgres")._value.get() == 0  # noqa: SLF001
 
 
+@pytest.mark.parametrize("away", ["postgres", "kafka"])
+def test_a_stop_ends_at_its_grace_though_a_service_is_away(broker: MemoryBroker, away: str) -> None:
+    member = Member(broker, stop_grace_s=0.2)
+    memory(member).outages = 10**6 if away == "postgres" else 0
+    assert isinstance(member.publisher, MemoryPublisher)
+    member.publisher.fail_next(*[Fault.AWAY] * 1000)
+    send(broker, "j1")
+    member.start()
+    eventually(lambda: member.meter.paused.labels(away)._value.get() == 1, "the pause")  # noqa: SLF001
+    member.stop()
+    assert broker.published == []
+
+
 def test_the_same_job_twice_is_answered_with_the_same_bytes(broker: MemoryBroker) -> None:
     send(broker, "same", partition=0)
     send(broker, "same", partition=1)
