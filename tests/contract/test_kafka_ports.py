@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from devstack import Addresses
@@ -360,3 +361,110 @@ def test_topics_are_made_as_documented_and_a_second_plan_is_empty(stack: Address
     apply_topics(config, grown)
     assert plan_topics(config, topics, partitions=3) == []
     assert "cleanup.policy=compact" in next(str(change) for change in plan if change.topic == topics.audit)
+
+
+class Flaky:
+    """A producer whose calls fail once, as planned: the name of a call, whether it was carried out, and the error."""
+
+    def __init__(self, producer: Producer, call: str, *, carried_out: bool, error: KafkaError) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self._producer, self._call, self._carried_out, self._error = producer, call, carried_out, error
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            if name != self._call:
+                return getattr(self._producer, name)(*arguments, **options)
+            self.calls.append(arguments)
+            if len(self.calls) > 1:
+                return getattr(self._producer, name)(*arguments, **options)
+            if self._carried_out:
+                getattr(self._producer, name)(*arguments, **options)
+            raise KafkaException(self._error)
+
+        return call
+
+
+def flaky(publisher: Publisher, call: str, *, carried_out: bool, **error: object) -> Flaky:
+    kafka = cast(KafkaPublisher, publisher)
+    kafka.committed([])  # connects
+    code = cast(int, error.pop("code"))
+    wrapped = Flaky(
+        cast(Producer, kafka._producer),  # noqa: SLF001 # the fault must lie between adapter and client
+        call,
+        carried_out=carried_out,
+        error=KafkaError(code, "planted", **cast(dict[str, bool], error)),
+    )
+    kafka._producer = wrapped  # noqa: SLF001
+    return wrapped
+
+
+@pytest.fixture
+def kafka(stack: Addresses, topic_prefix: str) -> Iterator[KafkaWorld]:
+    world = KafkaWorld(stack.kafka_bootstrap, topic_prefix, "cooperative-sticky")
+    yield world
+    world.close()
+
+
+def test_a_commit_whose_answer_was_lost_counts_once(kafka: KafkaWorld) -> None:
+    kafka.send(["a"], 0)
+    member = kafka.member("m1", Listener())
+    records = read(member.source, 1)
+    flaky(member.publisher, "commit_transaction", carried_out=True, code=KafkaError._TIMED_OUT, retriable=True)  # noqa: SLF001
+    member.publisher.commit(answers(kafka, records), next_offsets(records))
+    assert kafka.published() == ["re:a"]
+
+
+@pytest.mark.parametrize("call", ["commit_transaction", "send_offsets_to_transaction"])
+def test_a_commit_that_never_reached_the_broker_is_given_up_and_can_be_made_again(kafka: KafkaWorld, call: str) -> None:
+    kafka.send(["a"], 0)
+    member = kafka.member("m1", Listener())
+    records = read(member.source, 1)
+    flaky(member.publisher, call, carried_out=False, code=KafkaError._TRANSPORT)  # noqa: SLF001
+    with pytest.raises(AbortTransaction):
+        member.publisher.commit(answers(kafka, records), next_offsets(records))
+    assert kafka.published() == []
+    member.publisher.commit(answers(kafka, records), next_offsets(records))
+    assert kafka.published() == ["re:a"]
+
+
+def test_a_retriable_error_repeats_the_same_call_with_the_same_arguments(kafka: KafkaWorld) -> None:
+    kafka.send(["a"], 0)
+    member = kafka.member("m1", Listener())
+    records = read(member.source, 1)
+    planted = flaky(
+        member.publisher, "send_offsets_to_transaction", carried_out=False,
+        code=KafkaError.CONCURRENT_TRANSACTIONS, retriable=True,
+    )  # fmt: skip
+    member.publisher.commit(answers(kafka, records), next_offsets(records))
+    assert len(planted.calls) == 2
+    assert planted.calls[0] == planted.calls[1]
+    assert kafka.published() == ["re:a"]
+
+
+@pytest.mark.parametrize(
+    ("marks", "raised"), [({"txn_requires_abort": True}, AbortTransaction), ({"fatal": True}, Fatal), ({}, Fatal)]
+)
+def test_an_error_is_abortable_or_fatal_and_what_is_neither_is_fatal(
+    kafka: KafkaWorld, marks: dict[str, bool], raised: type[Exception]
+) -> None:
+    kafka.send(["a"], 0)
+    member = kafka.member("m1", Listener())
+    records = read(member.source, 1)
+    flaky(member.publisher, "commit_transaction", carried_out=False, code=KafkaError.INVALID_TXN_STATE, **marks)
+    with pytest.raises(raised):
+        member.publisher.commit(answers(kafka, records), next_offsets(records))
+    member.publisher.close()
+    assert kafka.member("m1", Listener()).publisher.committed([(kafka.jobs, 0)]) == {}
+    assert kafka.published() == []
+
+
+def test_a_delivery_that_fails_shows_at_the_commit(kafka: KafkaWorld) -> None:
+    kafka.send(["a"], 0)
+    member = kafka.member("m1", Listener())
+    records = read(member.source, 1)
+    too_large = OutputRecord(topic=kafka.results, key=None, value=os.urandom(2 * 1024 * 1024), headers=())
+    with pytest.raises(AbortTransaction):
+        member.publisher.commit([*answers(kafka, records), too_large], next_offsets(records))
+    assert kafka.published() == []
+    member.publisher.commit(answers(kafka, records), next_offsets(records))
+    assert kafka.published() == ["re:a"]

@@ -132,7 +132,10 @@ class KafkaPublisher:
                 raise_fatal(error, "publishing")
             case Fault.ABORT:
                 self._abort(producer)
-                raise aborted(error)
+                abort = aborted(error)
+                if not abort.fenced:  # a delivery that failed leaves a hole in the producer's sequence numbers
+                    self._discard()
+                raise abort
             case Fault.AGAIN | Fault.UNKNOWN:
                 _log.warning("transaction_outcome_unknown", error=str(error))
                 self._discard()
