@@ -109,13 +109,14 @@ def test_a_photograph_that_is_a_reference_is_seen() -> None:
     reference = GOODS.references(SKUS)[0]
     fresh = GOODS.probe("a", "lining", "s")
     same = replace(GOODS.probe("a", "logo", "s"), sha256=reference.sha256)
-    near = replace(GOODS.probe("a", "logo", "s"), phash=reference.phash ^ 0b101)
-    assert reference_reuse([fresh], GALLERY) == ()
+    copied = replace(GOODS.probe("a", "logo", "s"), phash=reference.phash)
+    alike = replace(copied, phash=reference.phash ^ 0b11)
+    assert reference_reuse([fresh, alike], GALLERY) == ()
     (exact,) = reference_reuse([fresh, same], GALLERY)
     assert (exact.view, exact.other, exact.exact) == ("logo", reference.reference_id, True)
-    (copy,) = reference_reuse([near], GALLERY)
+    (copy,) = reference_reuse([copied], GALLERY)
     assert (copy.other, copy.exact) == (reference.reference_id, False)
-    assert reference_reuse([near], build_snapshot("acme", 1, [], POLICY)) == ()
+    assert reference_reuse([copied], build_snapshot("acme", 1, [], POLICY)) == ()
 
 
 def test_grid_of_the_synthetic_goods_is_what_the_sets_hold() -> None:

@@ -17,7 +17,7 @@ from worker.core.gallery import GallerySnapshot, ReferenceSet, SpaceKey, ViewInd
 from worker.core.policy import CategoryProfile, Rectangle
 
 NEAREST_SKUS = 5
-REUSED_BITS = 3  # perceptual hashes that differ in at most so many bits of 64 are one photograph
+REUSED_BITS = 0  # of 64: two genuine specimens in one pose may differ in as few as two bits
 
 
 class NumpyMatcher:
