@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -269,6 +270,7 @@ def run_worker(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then drain. A failed stage ends the process at once with its exit code."""
     configure_logs(level=settings.observe.log_level, form=settings.observe.log_format)
     worker = build_worker(settings)
+    faulthandler.register(signal.SIGUSR2, all_threads=True)  # what every thread does, for a worker that seems to hang
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.pipeline.request_stop())
     worker.health.start()

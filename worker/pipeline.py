@@ -78,67 +78,79 @@ class Pipeline:
         keep_images: bool,
         meter: Meter,
     ) -> None:
-        received: Handoff[Received] = Handoff("received", limits.queue_jobs)
-        fetched: Handoff[Fetched] = Handoff("fetched", limits.queue_jobs)
-        evidence: Handoff[Settleable] = Handoff("evidence", limits.queue_jobs)
-        budget = ByteBudget(limits.held_bytes)
-        self.intake = Intake(
-            subscribe=ports.subscribe,
-            parse=ports.parse,
-            received=received,
-            settle=evidence,
-            watermark=watermark,
-            budget=budget,
-            limits=limits.intake,
-            meter=meter,
-        )
-        fetch = FetchStage(
-            images=ports.images,
-            jobs=received,
-            fetched=fetched,
-            settle=evidence,
-            limits=limits.fetch,
-            outage=self._wait_out,
-            release=budget.give,
-        )
-        embed = EmbedStage(
-            encoder=ports.encoder,
-            matcher=ports.matcher,
-            gallery=ports.gallery,
-            cache=ports.cache,
-            encoder_name=encoder_name,
-            fetched=fetched,
-            settle=evidence,
-            limits=limits.batch,
-            depth=limits.batches_in_flight,
-            keep_images=keep_images,
-            meter=meter,
-            release=budget.give,
-        )
-        self.settler = Settler(
-            inbox=evidence,
-            judge=ports.judge,
-            store=ports.results,
-            publisher=ports.publisher,
-            watermark=watermark,
-            intake=self.intake,
-            limits=limits.settle,
-            meter=meter,
-            status=ports.status,
-        )
-        self._handoffs: tuple[Handoff[Received] | Handoff[Fetched] | Handoff[Settleable], ...]
-        self._handoffs = (received, fetched, evidence)
+        self.received: Handoff[Received] = Handoff("received", limits.queue_jobs)
+        self.fetched: Handoff[Fetched] = Handoff("fetched", limits.queue_jobs)
+        self.evidence: Handoff[Settleable] = Handoff("evidence", limits.queue_jobs)
+        self.budget = ByteBudget(limits.held_bytes)
+        self.watermark = watermark
+        self.meter = meter
         self.error: BaseException | None = None
         self._stopping = threading.Event()
         self._ended = threading.Event()  # intake has left the group, or a stage has failed
+        self.intake = self._intake(ports, limits)
+        self.settler = self._settler(ports, limits)
+        fetch = self._fetch(ports, limits)
+        embed = self._embed(ports, limits, encoder_name, keep_images)
         thread = partial(StageThread, on_fatal=self._failed)
         self._intake_thread = thread("intake", self._run_intake)
         self._fetch_threads = [thread(f"fetch-{n}", fetch.run) for n in range(limits.fetch_threads)]
         self._embed_thread = thread("embed", embed.run)
         self._settle_thread = thread("settle", self.settler.run)
-        meter.watch("assay_held_bytes", "Image bytes in flight", lambda: {"": float(budget.held_bytes)})
+        meter.watch("assay_held_bytes", "Image bytes in flight", lambda: {"": float(self.budget.held_bytes)})
         meter.watch("assay_handoff_jobs", "Jobs waiting before a stage", self._waiting, "handoff")
         meter.watch("assay_unpublished_records", "Records in flight", lambda: {"": float(watermark.unpublished())})
+
+    def _intake(self, ports: Ports, limits: Limits) -> Intake:
+        return Intake(
+            subscribe=ports.subscribe,
+            parse=ports.parse,
+            received=self.received,
+            settle=self.evidence,
+            watermark=self.watermark,
+            budget=self.budget,
+            limits=limits.intake,
+            meter=self.meter,
+        )
+
+    def _fetch(self, ports: Ports, limits: Limits) -> FetchStage:
+        return FetchStage(
+            images=ports.images,
+            jobs=self.received,
+            fetched=self.fetched,
+            settle=self.evidence,
+            limits=limits.fetch,
+            outage=self._wait_out,
+            release=self.budget.give,
+        )
+
+    def _embed(self, ports: Ports, limits: Limits, encoder_name: EncoderName, keep_images: bool) -> EmbedStage:
+        return EmbedStage(
+            encoder=ports.encoder,
+            matcher=ports.matcher,
+            gallery=ports.gallery,
+            cache=ports.cache,
+            encoder_name=encoder_name,
+            fetched=self.fetched,
+            settle=self.evidence,
+            limits=limits.batch,
+            depth=limits.batches_in_flight,
+            keep_images=keep_images,
+            meter=self.meter,
+            release=self.budget.give,
+        )
+
+    def _settler(self, ports: Ports, limits: Limits) -> Settler:
+        return Settler(
+            inbox=self.evidence,
+            judge=ports.judge,
+            store=ports.results,
+            publisher=ports.publisher,
+            watermark=self.watermark,
+            intake=self.intake,
+            limits=limits.settle,
+            meter=self.meter,
+            status=ports.status,
+        )
 
     def start(self) -> None:
         """From the far end, so that every hand-off has a taker before the first job comes."""
@@ -156,7 +168,7 @@ class Pipeline:
 
     def join(self) -> None:
         """After intake has ended: empty and end every stage in order."""
-        for threads, handoff in zip(self._stages(), (*self._handoffs, None), strict=True):
+        for threads, handoff in zip(self._stages(), (*self._handoffs(), None), strict=True):
             for thread in threads:
                 thread.join()
             if handoff is not None:
@@ -180,7 +192,7 @@ class Pipeline:
         _log.error("stage_failed", stage=name, error=repr(error), exc_info=error)
         self._stopping.set()
         self.settler.abandon()
-        for handoff in self._handoffs:
+        for handoff in self._handoffs():
             handoff.close()
         self._ended.set()
 
@@ -190,7 +202,10 @@ class Pipeline:
         self.intake.resume_all(outage.service)
 
     def _waiting(self) -> Mapping[str, float]:
-        return {handoff.name: float(len(handoff)) for handoff in self._handoffs}
+        return {handoff.name: float(len(handoff)) for handoff in self._handoffs()}
+
+    def _handoffs(self) -> tuple[Handoff[Received] | Handoff[Fetched] | Handoff[Settleable], ...]:
+        return self.received, self.fetched, self.evidence
 
     def _stages(self) -> tuple[list[StageThread], ...]:
         return [self._intake_thread], self._fetch_threads, [self._embed_thread], [self._settle_thread]

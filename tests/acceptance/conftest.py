@@ -25,7 +25,7 @@ from schemas.message import InputRecord, OutputRecord
 from worker.adapters.kafka_follower import KafkaFollower
 from worker.adapters.kafka_sender import KafkaSender
 
-ANSWER_DEADLINE_S = 180.0
+ANSWER_DEADLINE_S = 60.0
 
 
 @pytest.fixture(scope="session")

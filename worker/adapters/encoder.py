@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from dataclasses import asdict
 
 from engines.runner import EngineInfo
 from engines.session import EncodeRequest, EncoderSession, ImageFault, PendingBatch, ViewFeatures
