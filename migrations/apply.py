@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import StringIO
 from pathlib import Path
+from threading import Lock
 
 from alembic import command
 from alembic.config import Config
@@ -14,12 +15,15 @@ from sqlalchemy import Connection
 from migrations.partitions import make_partitions
 from migrations.session import transaction
 
+# Alembic keeps what it runs in module globals: two threads of one process would mix their migrations up.
+_ALEMBIC = Lock()
+
 __all__ = ["check", "current", "downgrade", "make_partitions", "newest", "upgrade"]
 
 
 def upgrade(url: str, revision: str = "head", *, months: int = 3) -> None:
     """Bring the database to `revision` and make its partitions. Safe to run by many at once."""
-    with transaction(url) as connection:
+    with _ALEMBIC, transaction(url) as connection:
         command.upgrade(_config(connection), revision)
     if revision == "head":
         make_partitions(url, months=months)
@@ -27,13 +31,13 @@ def upgrade(url: str, revision: str = "head", *, months: int = 3) -> None:
 
 def downgrade(url: str, revision: str) -> None:
     """Take the database back to `revision` (`base`: no tables). Drops what the later revisions brought."""
-    with transaction(url) as connection:
+    with _ALEMBIC, transaction(url) as connection:
         command.downgrade(_config(connection), revision)
 
 
 def check(url: str) -> None:
     """Raise alembic.util.exc.CommandError where the database differs from migrations.tables."""
-    with transaction(url) as connection:
+    with _ALEMBIC, transaction(url) as connection:
         command.check(_config(connection))
 
 
