@@ -13,6 +13,7 @@ from worker.cli import terminal
 from worker.cli.opening import open_database
 from worker.cli.stored import JobLine, find_job, list_jobs, read_event
 from worker.cli.submission import Lost, read_reply
+from worker.errors import AssayError
 from worker.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="See what was answered.")
@@ -75,8 +76,11 @@ def follow(
             key = (record.key or b"").decode(errors="replace") if record else ""
             if record is None or (tenant is not None and key.partition("/")[0] != tenant):
                 continue
-            _print_reply(key, read_reply(record, topics.dlq), as_json)
             shown += 1
+            try:
+                _print_reply(key, read_reply(record, topics.dlq), as_json)
+            except AssayError as error:  # one record that cannot be read must not end the watch
+                terminal.say(str(error))
 
 
 def event_json(event: VerdictEvent) -> dict[str, object]:

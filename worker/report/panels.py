@@ -11,7 +11,7 @@ from worker.report.overlay import Overlay, attention_overlay, deviation_overlay
 from worker.report.pictures import Picture, Pixels, centre_square, decode, is_square, picture
 from worker.report.words import REASONS, UNUSABLE, humanised, number, percent, plain
 
-PLATE_PX = 560
+PLATE_PX = 480
 NOT_KEPT = "This photograph was not kept."
 CROPPED = "The maps cover its centred square, which is what was compared."
 NOT_SHOWABLE = "This photograph was kept, but it cannot be decoded."

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 Pixels = NDArray[np.uint8]  # [height, width, 3], RGB
 LARGEST_PIXELS = 64_000_000
-JPEG_QUALITY = 80
+JPEG_QUALITY = 76
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
