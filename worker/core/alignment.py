@@ -41,7 +41,7 @@ def align(probe: Floats, references: Int8s, grid: tuple[int, int]) -> Alignment:
     """Align `probe` [h*w, d] to each of `references` [n, h*w, d]; rows need not be normalised."""
     factor = 2 if min(grid) >= POOL_FROM_CELLS else 1
     points, penalty = _coarse_cells(grid, factor)
-    cosines = _pooled(probe[None], grid, factor) @ _pooled(references, grid, factor).transpose(0, 2, 1)
+    cosines = _cosines(_pooled(probe[None], grid, factor)[0], _pooled(references, grid, factor), grid[1] // factor)
     cosines -= penalty
     target, mutual = _mutual_nearest(cosines)
     affine, residual = _fit(points, points[target], mutual)
@@ -73,6 +73,14 @@ def _pooled(patches: Floats | Int8s, grid: tuple[int, int], factor: int) -> Floa
     flat = total.reshape(count, -1, depth)
     flat /= np.sqrt(np.einsum("ncd,ncd->nc", flat, flat)).clip(1e-12)[..., None]
     return flat
+
+
+def _cosines(probe: Floats, references: Floats, width: int) -> Floats:
+    """[n, c, c] from [c, d] and [n, c, d], one row of the grid at a time: a product that small stays on the calling
+    thread, while a large one waits for BLAS threads that the encoder's cores are busy for."""
+    rows = probe.reshape(1, -1, width, probe.shape[1])
+    products = rows @ references[:, None].transpose(0, 1, 3, 2)
+    return products.reshape(len(references), len(probe), -1)
 
 
 def _mutual_nearest(scores: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:

@@ -138,11 +138,12 @@ def _backward_cosines(cosines: Floats) -> Floats:
 
 def _free_distances(probe: Floats, references: Int8s, grid: tuple[int, int]) -> Floats:
     """Each patch against all patches of each reference, both ways, where no alignment was found."""
-    count, cells, depth = references.shape
-    scaled = references.reshape(-1, depth).astype(np.float32) / np.float32(INT8_ONE)
-    cosines = probe @ scaled.T
-    forward = cosines.max(axis=1)
-    backward = cosines.max(axis=0).reshape(count, cells).max(axis=0)
+    (height, width), (count, cells, depth) = grid, references.shape
+    scaled = (probe / np.float32(INT8_ONE)).reshape(height, 1, width, depth)
+    lines = references.reshape(1, height, count * width, depth).astype(np.float32)  # small products, as in alignment
+    cosines = scaled @ lines.transpose(0, 1, 3, 2)  # [h, h, w, n * w]
+    forward = cosines.max(axis=(1, 3)).ravel()
+    backward = cosines.max(axis=(0, 2)).reshape(count, cells).max(axis=0)
     return _distances(np.minimum(forward, backward)).reshape(grid)
 
 
