@@ -134,6 +134,16 @@ def test_an_unknown_item_names_the_nearest_ones_and_nothing_else() -> None:
     assert found.p_genuine is None
 
 
+@pytest.mark.parametrize(
+    ("kind", "mean", "blocked"),
+    [("reference", 0.2, True), ("reference", 0.7, False), ("job", 0.2, False), ("reference", math.nan, False)],
+)
+def test_a_near_hash_alone_is_no_ground(kind: str, mean: float, blocked: bool) -> None:
+    near = replace(GENUINE, reuse=(ReuseHit(view="logo", kind=kind, other="x", exact=False),))
+    found = one(changed(near, "logo", deviation_map=np.full((2, 2), mean, np.float32)))
+    assert (ReasonCode.IMAGE_REUSED in codes(found)) is blocked
+
+
 def test_a_blurred_optional_view_is_set_aside() -> None:
     blurred = next(m for m in GENUINE.matches if m.probe.view == "lining")
     probe = replace(blurred.probe, quality={"sharpness": 1.0})

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from worker.core.calibration_report import CalibrationReport, measure
 from worker.core.evidence import JobEvidence, ViewMatch
 from worker.core.fusion import NEEDED_FEATURES, comparable, features_of
-from worker.core.grounds import blocking
+from worker.core.grounds import blocking, copies
 from worker.core.labelled import LabelledEvidence
 from worker.core.logistic import fit_logistic
 from worker.core.policy import (
@@ -71,7 +71,7 @@ def fit(
     """
     items = sorted(labelled, key=_order)
     _check(items, profiles)
-    fresh = [item for item in items if not item.evidence.reuse]  # a reference says nothing of other photographs
+    fresh = [item for item in items if not copies(item.evidence)]  # a reference says nothing of other photographs
     for_views, for_scores = _split(fresh, seed)
     draft = _draft(items, for_views, jitter)
     decided = _decidable(for_scores, profiles, draft)

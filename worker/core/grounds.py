@@ -5,14 +5,16 @@ Wording is never stronger than 'consistent with'.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from schemas.codes import ReasonCode
 from schemas.verdict import Reason
-from worker.core.evidence import JobEvidence, ViewMatch
+from worker.core.evidence import JobEvidence, ReuseHit, ViewMatch
 from worker.core.scoring import Scored
 
 DEVIATES_LOG_ODDS = -1.4  # p = 0.2 at even priors
+COPY_MEAN_DEVIATION = 0.35  # recompressed and resized copies of references stay below it, other specimens above
 DISAGREE_LOG_ODDS = 2.0  # one view above p = 0.88 and another below 0.12
 
 _ORDER = {code: position for position, code in enumerate(ReasonCode)}
@@ -57,6 +59,18 @@ def supporting(scored: Scored) -> list[Reason]:
     return [*aside, *_unusable(scored), *shown, *_vetoes(scored), *_disagreement(scored)]
 
 
+def copies(evidence: JobEvidence) -> tuple[ReuseHit, ...]:
+    """The hits that stand: same bytes, or near a reference by hash and nearer to the references than those are to each
+    other. Two specimens photographed in one pose have hashes as near as two copies, so that a near hash alone is no
+    ground, and of another job's photograph there is nothing else to go by."""
+    means = {m.probe.view: float(m.deviation_map.mean()) for m in evidence.matches if m.deviation_map is not None}
+    return tuple(
+        hit
+        for hit in evidence.reuse
+        if hit.exact or (hit.kind == "reference" and means.get(hit.view, math.inf) <= COPY_MEAN_DEVIATION)
+    )
+
+
 def departing(scored: Scored, view: str) -> Reason:
     """A view that departs from the references, with its values."""
     match = next(match for match in scored.evidence.matches if match.probe.view == view)
@@ -76,7 +90,7 @@ def _reused(evidence: JobEvidence) -> list[Reason]:
             view=hit.view,
             detail=f"{'the same' if hit.exact else 'nearly the same'} photograph as {hit.kind} {hit.other}",
         )
-        for hit in evidence.reuse
+        for hit in copies(evidence)
     ]
 
 
