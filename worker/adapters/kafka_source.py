@@ -33,6 +33,7 @@ READ_SETTINGS: Mapping[str, Any] = {
     "fetch.queue.backoff.ms": 20,
     "fetch.error.backoff.ms": 100,
 }
+LAG_EVERY_S = 2.0
 METADATA_MAGIC = b"CGMDv2:"
 _log = structlog.get_logger()
 
@@ -63,6 +64,8 @@ class KafkaSource:
         self._consumer = Consumer(config, logger=logging.getLogger("librdkafka"))
         self._listener: RebalanceListener | None = None
         self._metadata: bytes | None = None
+        self._lag: dict[Partition, int] = {}
+        self._lag_read_s = 0.0
 
     def subscribe(self, listener: RebalanceListener) -> KafkaSource:
         """Join the group. The listener is called inside `poll` and `close`."""
@@ -76,6 +79,7 @@ class KafkaSource:
         """The next record, or None. Raises Fatal and ConfigurationError for what cannot be mended."""
         message = self._consumer.poll(timeout_s)
         self._refresh_metadata()
+        self._refresh_lag()
         if message is None:
             return None
         error = message.error()
@@ -110,11 +114,17 @@ class KafkaSource:
         return metadata
 
     def lag(self) -> dict[Partition, int]:
-        """Records between the position and the end of each assigned partition, as the last fetch saw it.
+        """Records between the position and the end of each assigned partition, as of a moment ago; any thread.
 
-        Waits while a rebalance callback runs.
+        It is read by the polling thread: the client lets no other thread in while that one waits for records.
         """
-        return {partition: self._behind(partition) for partition in list(self._epochs)}
+        return self._lag
+
+    def _refresh_lag(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._lag_read_s >= LAG_EVERY_S:
+            self._lag_read_s = now_s
+            self._lag = {partition: self._behind(partition) for partition in self._epochs}
 
     def _behind(self, partition: Partition) -> int:
         try:
