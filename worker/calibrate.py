@@ -65,6 +65,7 @@ def collect(
 ) -> Iterator[LabelledEvidence]:
     """Evidence of each item, in order, as a job of the gallery's tenant would have it.
 
+    An item's facts (`meta`) may name the `family` of a forgery and, comma-separated, the `forged_views` that show it.
     Batches run over many items, two in flight. Vectors are left out of the evidence once they are matched, so that
     thousands of items fit in memory. Raises UnlabelledItems before anything is encoded.
     """
@@ -166,7 +167,18 @@ def _labelled(item: Item, gathered: _Gathered, matcher: Matcher, gallery: Galler
         gallery_revision=gallery.revision,
         reuse=reference_reuse(gathered.probes, gallery),
     )
-    return LabelledEvidence(evidence=evidence, genuine=item.label == "genuine", family=item.meta.get("family") or None)
+    return LabelledEvidence(
+        evidence=evidence,
+        genuine=item.label == "genuine",
+        family=item.meta.get("family") or None,
+        forged_views=_forged_views(item),
+    )
+
+
+def _forged_views(item: Item) -> frozenset[str] | None:
+    """The facts `forged_views`: comma-separated names."""
+    named = item.meta.get("forged_views")
+    return frozenset(view.strip() for view in named.split(",")) if named else None
 
 
 def _job(item: Item, gathered: _Gathered, tenant: str) -> AuthenticationJob:

@@ -18,7 +18,7 @@ from worker.core.calibration import CalibrationRefused, LabelledEvidence, fit, f
 from worker.core.calibration_report import wilson_interval
 from worker.core.conformal import Thresholds
 from worker.core.decision import judge
-from worker.core.evidence import JobEvidence, ReuseHit
+from worker.core.evidence import JobEvidence, ReuseHit, ViewMatch
 from worker.core.fusion import VIEW_FEATURES
 from worker.core.logistic import fit_logistic
 from worker.core.policy import CategoryProfile, QualityLimits, ScoreCalibration, ViewRequirement
@@ -111,6 +111,24 @@ def test_posteriors_are_calibrated() -> None:
         inside = (p >= low) & (p < high)
         assert inside.sum() > 50
         assert abs(p[inside].mean() - truth[inside].mean()) < 0.1
+
+
+def test_a_view_that_shows_no_forgery_is_fitted_as_genuine() -> None:
+    """Only the logo is forged: its map stays as steep as if nothing else had been photographed."""
+    items = drawn(200, apart=2.0)
+    genuine = [one.evidence.matches for one in items[:200]]
+    local = [local_forgery(one, genuine[place]) for place, one in enumerate(items[200:])]
+    named = [replace(one, forged_views=frozenset({"logo"})) for one in local]
+    cell = ("*", "*", ENGINE.digest, ENGINE.backend)
+    told, untold = (fit([*items[:200], *fakes], PROFILES, seed=1)[0] for fakes in (named, local))
+    assert np.linalg.norm(told.views[cell].weights) > 2 * np.linalg.norm(untold.views[cell].weights)
+
+
+def local_forgery(one: LabelledEvidence, genuine: tuple[ViewMatch, ...]) -> LabelledEvidence:
+    """The forged logo beside views as good as a genuine item's."""
+    pairs = zip(one.evidence.matches, genuine, strict=True)
+    mixed = [own if own.probe.view == "logo" else replace(good, probe=own.probe) for own, good in pairs]
+    return replace(one, evidence=replace(one.evidence, matches=tuple(mixed)))
 
 
 def test_the_same_items_in_any_order_give_the_same_calibration() -> None:

@@ -64,7 +64,7 @@ def item(folder: Path, number: int, forged: float) -> Item:
     for view, path in views.items():
         path.write_text(f"a specimen-{number} {forged} {view}")
     label = "counterfeit" if forged else "genuine"
-    family = {"family": "block"} if forged else {"family": ""}
+    family = {"family": "block", "forged_views": "logo, lining"} if forged else {"family": ""}
     return Item(sku="a", category="bag", views=views, label=label, name=f"{number}-{label}", meta=family)
 
 
@@ -79,6 +79,7 @@ def test_items_come_back_in_order_from_batches_that_span_them(tmp_path: Path) ->
     assert [one.evidence.job.job_id for one in found] == [item.name for item in items]
     assert [one.genuine for one in found] == [True, False] * 5
     assert [one.family for one in found[:2]] == [None, "block"]
+    assert [one.forged_views for one in found[:2]] == [None, {"logo", "lining"}]
     assert encoder.batches == [4] * 7 + [2]
     assert encoder.most_in_flight == BATCHES_IN_FLIGHT
     assert all({m.probe.view for m in one.evidence.matches} == set(VIEWS) for one in found)

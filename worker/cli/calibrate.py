@@ -47,6 +47,8 @@ def calibrate(
 ) -> None:
     """Fit the score calibration of the engines that run here on labelled items, and say what it keeps.
 
+    Facts of an item (`meta`) that help: `family` of the forgery, and `forged_views`, comma-separated, that show it.
+
     --alpha-accept bounds counterfeits called authentic, --alpha-reject genuine items called counterfeit; with
     --publish they also become the budgets of the items' categories. A budget that the items cannot support is
     refused: jobs of that category stay inconclusive, and the table says how many items it needs.

@@ -153,7 +153,7 @@ def _fit_views(items: Iterable[LabelledEvidence]) -> dict[CellKey, ViewCalibrati
     for item in items:
         for match in item.evidence.matches:
             for level, key in zip(LEVELS, _keys(item.evidence, match), strict=True):
-                examples[level, key].append((features_of(match), item.genuine))
+                examples[level, key].append((features_of(match), item.shows_genuine(match.probe.view)))
     fitted = {key: _fit_view(level, found) for (level, key), found in examples.items()}
     return {key: view for key, view in fitted.items() if view is not None}
 
