@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas import codec, published
@@ -22,6 +22,7 @@ from schemas.message import Headers, InputRecord, Source
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 LIMIT = 8 * 1024 * 1024
 ENCODINGS: tuple[Encoding, ...] = ("avro", "json")
+at_leisure = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
 
 
 def record_of(message: codec.Encoded, **changes: Any) -> InputRecord:
@@ -93,11 +94,13 @@ def jobs(draw: st.DrawFn) -> AuthenticationJob:
     )
 
 
+@at_leisure
 @given(jobs(), st.sampled_from(ENCODINGS))
 def test_a_job_comes_back_as_it_went(job: AuthenticationJob, encoding: Encoding) -> None:
     assert parse(job, encoding) == job
 
 
+@at_leisure
 @given(jobs())
 def test_encoded_jobs_fit_the_published_json_schema(job: AuthenticationJob) -> None:
     message = codec.encode_job(job, encoding="json", source="test")

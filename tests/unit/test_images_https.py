@@ -97,7 +97,7 @@ class Shop(BaseHTTPRequestHandler):
         self.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: b\r\n")
 
     def _drip(self) -> None:
-        self._head(200, 1000)
+        self._head(200, LIMIT)
         self._write_until_closed(b"x", 0.05)
 
     def _dripheaders(self) -> None:
@@ -286,9 +286,21 @@ def test_a_broken_answer_is_tried_again(shop: Server, path: str) -> None:
     transient(shop.images(), shop.url(path))
 
 
+@pytest.mark.parametrize("path", ["/short", "/cutchunk", "/garbage"])
+def test_a_broken_answer_is_seen_without_tls_too(plain_shop: Server, path: str) -> None:
+    transient(plain_shop.images(), plain_shop.url(path, scheme="http"))
+
+
+@pytest.mark.timeout(20)
 @pytest.mark.parametrize("path", ["/drip", "/dripheaders"])
 def test_a_dripping_answer_ends_at_the_deadline(shop: Server, path: str) -> None:
     transient(shop.images(total_timeout_s=0.3), shop.url(path))
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("path", ["/drip", "/dripheaders"])
+def test_the_end_that_the_deadline_makes_is_no_answer(plain_shop: Server, path: str) -> None:
+    transient(plain_shop.images(total_timeout_s=0.3), plain_shop.url(path, scheme="http"))
 
 
 def test_a_certificate_of_another_host_is_not_accepted(other_shop: Server) -> None:
