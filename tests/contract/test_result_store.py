@@ -14,6 +14,7 @@ from outcome_builders import (
     a_job,
     a_probe,
     an_evidence,
+    hex_digest,
     judged,
     rejected,
     retry,
@@ -24,6 +25,7 @@ from schemas.codec import decode_verdict
 from schemas.codes import ErrorCode
 from schemas.envelope import header
 from schemas.message import Headers, OutputRecord
+from worker.core.evidence import JobEvidence
 from worker.outcomes import Outcome
 from worker.ports import ResultStore
 
@@ -188,22 +190,23 @@ def test_outputs_stand_in_the_order_of_the_outcomes(store: ResultStore) -> None:
     assert store.settle([]) == []
 
 
+def seen(job_id: str, sku: str, serial: str | None, look: int | str) -> JobEvidence:
+    """A job with one photograph: `look` names its bytes, or is the perceptual hash of a copy of the one scene."""
+    if isinstance(look, str):
+        probe = a_probe(photograph=look)
+    else:
+        probe = replace(a_probe(photograph="scene", phash=look), sha256=hex_digest(f"{job_id} {look}"))
+    return an_evidence(a_job(job_id, sku=sku, serial=serial), probe)
+
+
 def reuse(store: ResultStore, *jobs: tuple[str, str, str | None, int | str]) -> list[list[tuple[str, bool]]]:
-    """The hits (other, exact) of jobs given as (job_id, sku, serial, perceptual hash or photograph)."""
-    evidence = [
-        an_evidence(
-            a_job(job_id, sku=sku, serial=serial),
-            a_probe(photograph=look) if isinstance(look, str) else a_probe(photograph=f"{job_id}{look}", phash=look),
-        )
-        for job_id, sku, serial, look in jobs
-    ]
-    return [[(hit.other, hit.exact) for hit in hits] for hits in store.reused(evidence)]
+    """The hits (other, exact) of jobs given as (job_id, sku, serial, look)."""
+    return [[(hit.other, hit.exact) for hit in hits] for hits in store.reused([seen(*job) for job in jobs])]
 
 
 def keep(store: ResultStore, job_id: str, sku: str, serial: str | None, look: int | str) -> None:
-    job = a_job(job_id, sku=sku, serial=serial)
-    probe = a_probe(photograph=look) if isinstance(look, str) else a_probe(photograph=f"{job_id}{look}", phash=look)
-    store.settle([judged(0, job, evidence=an_evidence(job, probe))])
+    evidence = seen(job_id, sku, serial, look)
+    store.settle([judged(0, evidence.job, evidence=evidence)])
 
 
 def test_a_photograph_of_another_sku_or_subject_is_reused(store: ResultStore) -> None:
@@ -218,16 +221,25 @@ def test_a_second_look_at_the_same_item_is_no_reuse(store: ResultStore) -> None:
     assert reuse(store, ("old", "SKU-2", None, "one")) == [[]]  # the job itself, redelivered
 
 
-def test_a_perceptual_hash_within_four_bits_is_the_same_photograph(store: ResultStore) -> None:
+def test_a_near_hash_of_another_sku_is_a_copy_where_the_embeddings_agree(store: ResultStore) -> None:
     look = 0xF0F0_1234_5678_9ABC
-    keep(store, "old", "SKU-1", None, look)
     spread = 1 | 1 << 14 | 1 << 28 | 1 << 63  # one bit in four of the five bands
+    keep(store, "old", "SKU-1", "serial-1", look)
     assert reuse(store, ("new", "SKU-2", None, look ^ spread)) == [[("old", False)]]
     assert reuse(store, ("new", "SKU-2", None, look ^ spread ^ 1 << 40)) == [[]]
+    elsewhere = seen("new", "SKU-2", None, look)
+    other_scene = replace(elsewhere.matches[0].probe, embedding=a_probe(photograph="other scene").embedding)
+    assert store.reused([an_evidence(elsewhere.job, other_scene)]) == [()]
+
+
+def test_a_near_hash_of_another_specimen_of_the_sku_says_nothing(store: ResultStore) -> None:
+    keep(store, "old", "SKU-1", "serial-1", 5)
+    assert reuse(store, ("new", "SKU-1", "serial-2", 5)) == [[]]
 
 
 def test_jobs_of_one_call_see_those_before_them(store: ResultStore) -> None:
     assert reuse(store, ("a", "SKU-1", None, "one"), ("b", "SKU-2", None, "one")) == [[], [("a", True)]]
+    assert reuse(store, ("a", "SKU-1", None, 6), ("b", "SKU-2", None, 7)) == [[], [("a", False)]]
 
 
 def test_other_tenants_photographs_are_never_looked_at(store: ResultStore) -> None:

@@ -192,15 +192,14 @@ def test_a_photograph_that_is_a_reference_is_reused(results: PostgresResults, da
     store.put_categories([CategoryProfile(category="bag", views=())], by="ada", why="x")
     store.ensure_items("acme", [NewItem(sku="SKU-1", category="bag")])
     (reference,) = store.add("acme", [NewReference(sku="SKU-1", genuine=True, probe=look)], by="ada", why="x")
-    exact, near = (
-        an_evidence(a_job("a"), look),
-        an_evidence(a_job("b"), replace(look, sha256="ab" * 32, phash=look.phash ^ 3)),
-    )
-    theirs = an_evidence(a_job("c", tenant="zeta"), look)
+    near = replace(look, sha256="ab" * 32, phash=look.phash ^ 3)
+    exact = an_evidence(a_job("a"), look)
+    theirs = an_evidence(a_job("d", tenant="zeta"), look)
     assert results.reused([exact]) == [()]  # a draft is nobody's yet
     store.activate("acme", [reference], by="ada", why="x")
-    found = [[(hit.kind, hit.other, hit.exact) for hit in results.reused([job])[0]] for job in (exact, near, theirs)]
-    assert found == [[("reference", reference, True)], [("reference", reference, False)], []]
+    jobs = [exact, an_evidence(a_job("b", sku="SKU-2"), near), an_evidence(a_job("c"), near), theirs]
+    found = [[(hit.kind, hit.other, hit.exact) for hit in results.reused([job])[0]] for job in jobs]
+    assert found == [[("reference", reference, True)], [("reference", reference, False)], [], []]
     store.grant("acme", "zeta", by="ada")
     store.retire("acme", [reference], by="ada", why="x")
     assert results.reused([theirs])[0][0].other == reference  # shared, and known though retired

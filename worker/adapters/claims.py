@@ -15,10 +15,8 @@ from uuid import UUID
 from sqlalchemy import Connection, TextClause, text
 
 from migrations.tables import verdicts
-from schemas import headers as names
-from schemas.envelope import header
 from schemas.job import AuthenticationJob
-from worker.adapters.outputs import Answer, DeadLetter
+from worker.adapters.outputs import Answer, DeadLetter, replay_of
 from worker.outcomes import Judged, Rejected
 
 JobKey = tuple[str, str]  # tenant, job_id
@@ -73,10 +71,7 @@ class Claim:
     @property
     def replay_of(self) -> UUID | None:
         """The dead letter that this job is a replay of, as the record says."""
-        try:
-            return UUID(header(self.outcome.record.headers, names.REPLAY_OF) or "")
-        except ValueError:
-            return None
+        return replay_of(self.outcome.record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from zlib import crc32
@@ -24,8 +24,10 @@ from worker.adapters.outputs import (
     conflict_letter,
     dead_letter_record,
     rejected_letter,
+    replay_of,
     retry_record,
 )
+from worker.adapters.reuse_index import ReuseIndex, within_call
 from worker.core.evidence import JobEvidence, ReuseHit
 from worker.errors import AbortTransaction, Fatal, ServiceUnavailable
 from worker.outcomes import Judged, Outcome, Rejected, Retry
@@ -249,7 +251,7 @@ class Kept:
 class MemoryResults:
     """A ResultStore: the first outcome of a (tenant, job_id) wins (DESIGN R1). `outages` calls fail first.
 
-    Photographs count as reused only where the digests are equal.
+    There are no references here: photographs are compared with those of other jobs.
     """
 
     topics: OutputTopics
@@ -258,11 +260,12 @@ class MemoryResults:
     outages: int = 0
     jobs: dict[tuple[str, str], Kept] = field(default_factory=dict)
     letters: dict[Source, DeadLetter] = field(default_factory=dict)
-    _seen: dict[tuple[str, str], list[tuple[str, str, str | None]]] = field(default_factory=dict)
+    _photographs: ReuseIndex = field(default_factory=ReuseIndex)
 
     def reused(self, jobs: Sequence[JobEvidence]) -> list[tuple[ReuseHit, ...]]:
         self._fail_if_planted()
-        return [tuple(self._hits(evidence)) for evidence in jobs]
+        found = zip(map(self._photographs.hits, jobs), within_call(jobs, self._photographs.rule), strict=True)
+        return [tuple(stored or here) for stored, here in found]
 
     def settle(self, outcomes: Sequence[Outcome]) -> list[OutputRecord]:
         self._fail_if_planted()
@@ -289,12 +292,15 @@ class MemoryResults:
                 encoded = encode_verdict(event, encoding=self.encoding, source=self.group)
                 answer = Answer(key=encoded.key, value=encoded.value, headers=encoded.headers)
                 own = Kept(source=outcome.record.source, payload_digest=job.payload_digest, answer=answer, letter=None)
-                self._remember(outcome)
                 return self._claimed(outcome, (job.tenant, job.job_id), own)
         raise TypeError(f"{outcome!r} is no outcome")
 
     def _claimed(self, outcome: Judged | Rejected, key: tuple[str, str], own: Kept) -> OutputRecord:
-        first = self.jobs.setdefault(key, own)
+        first = self.jobs.get(key, own)
+        if first is own or self._replays(outcome, first, own):
+            first = self.jobs[key] = own
+            if isinstance(outcome, Judged):
+                self._photographs.add(outcome.evidence)
         if first.payload_digest != own.payload_digest:
             return self._dead(conflict_letter(outcome, stored_digest=first.payload_digest), outcome.record)
         duplicate = first.source != own.source
@@ -307,17 +313,10 @@ class MemoryResults:
         kept = self.letters.setdefault(letter.source, letter)
         return dead_letter_record(kept, record, topic=self.topics.dlq, group=self.group, duplicate=duplicate)
 
-    def _remember(self, outcome: Judged) -> None:
-        job = outcome.job
-        for view in job.views:
-            self._seen.setdefault((job.tenant, view.sha256), []).append((job.job_id, job.sku, job.subject))
-
-    def _hits(self, evidence: JobEvidence) -> Iterator[ReuseHit]:
-        job = evidence.job
-        for view in job.views:
-            for job_id, sku, subject in self._seen.get((job.tenant, view.sha256), ()):
-                if job_id != job.job_id and (sku != job.sku or subject != job.subject):
-                    yield ReuseHit(view=view.view, kind="job", other=job_id, exact=True)
+    def _replays(self, outcome: Judged | Rejected, first: Kept, own: Kept) -> bool:
+        letter = first.letter
+        same = first.payload_digest == own.payload_digest
+        return same and letter is not None and replay_of(outcome.record) == letter.letter_id
 
     def _fail_if_planted(self) -> None:
         if self.outages > 0:

@@ -127,6 +127,14 @@ def first_seen(record: InputRecord) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
+def replay_of(record: InputRecord) -> UUID | None:
+    """The dead letter that the record says it is a replay of."""
+    try:
+        return UUID(header(record.headers, names.REPLAY_OF) or "")
+    except ValueError:
+        return None
+
+
 def _letter(
     record: InputRecord,
     *,

@@ -28,8 +28,8 @@ from worker.adapters.outputs import (
     rejected_letter,
     retry_record,
 )
-from worker.adapters.phash import MOST_BITS
 from worker.adapters.reuse import find_reused
+from worker.adapters.reuse_index import CopyRule
 from worker.adapters.verdict_rows import declare_spaces, spaces, write_verdicts
 from worker.core.evidence import JobEvidence, ReuseHit
 from worker.outcomes import Judged, Outcome, Rejected, Retry
@@ -54,14 +54,14 @@ class PostgresResults:
     """Implements worker.ports.ResultStore; for one thread.
 
     `group` is the ce_source of what it publishes, `topics` where that goes, `encoding` how verdicts are written.
-    `reuse_bits` is the largest Hamming distance (0 to 4) at which two photographs count as one.
+    `copies` says when two photographs of different bytes count as one.
     """
 
     database: Engine
     group: str
     topics: OutputTopics
     encoding: Encoding = "avro"
-    reuse_bits: int = MOST_BITS
+    copies: CopyRule = field(default_factory=CopyRule)
     attempts: int = 4
     _declared: set[str] = field(default_factory=set)
 
@@ -89,7 +89,7 @@ class PostgresResults:
 
     def _reused(self, jobs: Sequence[JobEvidence]) -> list[tuple[ReuseHit, ...]]:
         with self.database.begin() as connection:
-            return find_reused(connection, jobs, most_bits=self.reuse_bits)
+            return find_reused(connection, jobs, rule=self.copies)
 
     def _claim(self, position: int, outcome: Outcome) -> Claim | None:
         match outcome:

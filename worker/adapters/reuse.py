@@ -1,63 +1,104 @@
 """Photographs that come back: as a reference, or in another job of the tenant under another SKU or subject.
 
-One statement a call. Same bytes, or perceptual hashes within `most_bits`; jobs of the same call count in their order.
+One statement a call. Equal bytes decide alone; a near perceptual hash only proposes candidates of another SKU, a few a
+view, which the embeddings then confirm (see reuse_index). Jobs of the same call count in their order.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 from sqlalchemy import Connection, text
 
 from worker.adapters.phash import BANDS, bands, signed
-from worker.core.evidence import JobEvidence, ReuseHit
+from worker.adapters.reuse_index import CopyRule, within_call
+from worker.core.evidence import JobEvidence, ReuseHit, Vector
+
+CANDIDATES = 8  # nearest hashes a view whose embeddings are looked at
 
 _BAND_ARRAYS = ", ".join(f"CAST(:band{place} AS int[])" for place in range(BANDS))
 _BAND_NAMES = ", ".join(f"band{place}" for place in range(BANDS))
-_NEAR = "bit_count((seen.phash # probe.phash)::bit(64)) <= :most_bits"
-_DIFFERS = "seen.job_id <> probe.job_id AND (seen.sku <> probe.sku OR seen.subject <> probe.subject)"
-_LIKE = f"(seen.sha256 = probe.sha256 OR (seen.bands && probe.bands AND {_NEAR}))"
+_BITS = "bit_count((seen.phash # probe.phash)::bit(64))"
+_VISIBLE = """seen.state <> 'draft' AND (seen.tenant = probe.tenant OR EXISTS (SELECT
+        FROM assay.reference_grants AS share WHERE share.owner = seen.tenant AND share.grantee = probe.tenant))"""
 
-# Digest and bands are searched apart, each by its own index. A subject that is null differs from nothing. A retired
-# reference is still a known photograph; a draft is nobody's yet.
+# Each search has its own index. A subject that is null differs from nothing. A retired reference is still a known
+# photograph; a draft is nobody's yet.
 FIND = text(
     f"""
 WITH probe AS MATERIALIZED (
-    SELECT position, tenant, job_id, sku, subject, view, sha256, phash, ARRAY[{_BAND_NAMES}] AS bands
+    SELECT position, tenant, job_id, sku, subject, view, space, sha256, phash, ARRAY[{_BAND_NAMES}] AS bands
     FROM unnest(CAST(:position AS int[]), CAST(:tenant AS text[]), CAST(:job_id AS text[]), CAST(:sku AS text[]),
-        CAST(:subject AS text[]), CAST(:view AS text[]), CAST(:sha256 AS bytea[]), CAST(:phash AS bigint[]),
-        {_BAND_ARRAYS}) AS given (position, tenant, job_id, sku, subject, view, sha256, phash, {_BAND_NAMES})
-), hit AS (
-    SELECT probe.position, probe.view, 'job' AS kind, seen.job_id AS other, true AS exact
-    FROM probe JOIN assay.probe_images AS seen ON seen.tenant = probe.tenant AND seen.sha256 = probe.sha256
-    WHERE {_DIFFERS}
-    UNION ALL
-    SELECT probe.position, probe.view, 'job', seen.job_id, seen.sha256 = probe.sha256
-    FROM probe JOIN assay.probe_images AS seen ON seen.bands && probe.bands
-    WHERE seen.tenant = probe.tenant AND {_NEAR} AND {_DIFFERS}
-    UNION ALL
-    SELECT probe.position, probe.view, 'job', seen.job_id, seen.sha256 = probe.sha256
-    FROM probe JOIN probe AS seen ON seen.tenant = probe.tenant AND seen.position < probe.position
-    WHERE {_LIKE} AND {_DIFFERS}
-    UNION ALL
-    SELECT probe.position, probe.view, 'reference', CAST(seen.id AS text), seen.sha256 = probe.sha256
-    FROM probe JOIN assay.reference_images AS seen ON seen.sha256 = probe.sha256 OR seen.bands && probe.bands
-    WHERE {_LIKE} AND seen.state <> 'draft' AND (seen.tenant = probe.tenant OR EXISTS (
-        SELECT FROM assay.reference_grants AS share WHERE share.owner = seen.tenant AND share.grantee = probe.tenant))
+        CAST(:subject AS text[]), CAST(:view AS text[]), CAST(:space AS text[]), CAST(:sha256 AS bytea[]),
+        CAST(:phash AS bigint[]), {_BAND_ARRAYS})
+        AS given (position, tenant, job_id, sku, subject, view, space, sha256, phash, {_BAND_NAMES})
 )
-SELECT DISTINCT ON (position, view, kind) position, view, kind, other, exact
-FROM hit ORDER BY position, view, kind DESC, exact DESC, other
+SELECT probe.position, probe.view, 'job' AS kind, hit.job_id AS other, true AS exact, CAST(NULL AS halfvec) AS embedding
+FROM probe CROSS JOIN LATERAL (
+    SELECT seen.job_id FROM assay.probe_images AS seen
+    WHERE seen.tenant = probe.tenant AND seen.sha256 = probe.sha256 AND seen.job_id <> probe.job_id
+        AND (seen.sku <> probe.sku OR seen.subject <> probe.subject)
+    LIMIT 1
+) AS hit
+UNION ALL
+SELECT probe.position, probe.view, 'job', hit.job_id, false, vector.embedding
+FROM probe CROSS JOIN LATERAL (
+    SELECT seen.tenant, seen.job_id, seen.view FROM assay.probe_images AS seen
+    WHERE seen.bands && probe.bands AND seen.tenant = probe.tenant AND seen.job_id <> probe.job_id
+        AND seen.sku <> probe.sku AND {_BITS} <= :bits
+    ORDER BY {_BITS} LIMIT {CANDIDATES}
+) AS hit
+JOIN assay.probe_embeddings AS vector
+    ON (vector.tenant, vector.job_id, vector.view, vector.space) = (hit.tenant, hit.job_id, hit.view, probe.space)
+UNION ALL
+SELECT probe.position, probe.view, 'reference', CAST(hit.id AS text), true, NULL
+FROM probe CROSS JOIN LATERAL (
+    SELECT seen.id FROM assay.reference_images AS seen WHERE seen.sha256 = probe.sha256 AND {_VISIBLE} LIMIT 1
+) AS hit
+UNION ALL
+SELECT probe.position, probe.view, 'reference', CAST(hit.id AS text), false, CAST(vector.embedding AS halfvec)
+FROM probe CROSS JOIN LATERAL (
+    SELECT seen.id FROM assay.reference_images AS seen
+    WHERE seen.bands && probe.bands AND seen.sku <> probe.sku AND {_BITS} <= :bits AND {_VISIBLE}
+    ORDER BY {_BITS} LIMIT {CANDIDATES}
+) AS hit
+JOIN assay.reference_embeddings AS vector ON (vector.reference_id, vector.space) = (hit.id, probe.space)
 """  # noqa: S608 # constants of this module
 )
 
+_Key = tuple[int, str, str]  # position, view, kind
 
-def find_reused(connection: Connection, jobs: Sequence[JobEvidence], *, most_bits: int) -> list[tuple[ReuseHit, ...]]:
+
+def find_reused(connection: Connection, jobs: Sequence[JobEvidence], *, rule: CopyRule) -> list[tuple[ReuseHit, ...]]:
     """At most one hit a view and kind, job by job, the exact one first."""
-    hits: dict[int, list[ReuseHit]] = defaultdict(list)
-    for row in connection.execute(FIND, {**_probes(jobs), "most_bits": most_bits}):
-        hits[row.position].append(ReuseHit(view=row.view, kind=row.kind, other=row.other, exact=row.exact))
-    return [tuple(hits[position]) for position in range(len(jobs))]
+    looks = {(at, match.probe.view): match.probe.embedding for at, job in enumerate(jobs) for match in job.matches}
+    hits: dict[_Key, ReuseHit] = {}
+    for position, hit in _stored(connection, jobs, looks, rule):
+        _keep(hits, position, hit)
+    for position, found in enumerate(within_call(jobs, rule)):
+        for hit in found:
+            _keep(hits, position, hit)
+    grouped: dict[int, list[ReuseHit]] = defaultdict(list)
+    for (position, _view, _kind), hit in sorted(hits.items(), key=lambda entry: entry[0]):
+        grouped[position].append(hit)
+    return [tuple(grouped[position]) for position in range(len(jobs))]
+
+
+def _stored(
+    connection: Connection, jobs: Sequence[JobEvidence], looks: Mapping[tuple[int, str], Vector], rule: CopyRule
+) -> Iterable[tuple[int, ReuseHit]]:
+    for row in connection.execute(FIND, {**_probes(jobs), "bits": rule.bits}):
+        stored = None if row.embedding is None else np.asarray(row.embedding.to_list(), np.float32)
+        if row.exact or rule.alike(looks[row.position, row.view], stored):
+            yield row.position, ReuseHit(view=row.view, kind=row.kind, other=row.other, exact=row.exact)
+
+
+def _keep(hits: dict[_Key, ReuseHit], position: int, hit: ReuseHit) -> None:
+    key = (position, hit.view, hit.kind)
+    if key not in hits or (hit.exact and not hits[key].exact):
+        hits[key] = hit
 
 
 def _probes(jobs: Sequence[JobEvidence]) -> dict[str, list[object]]:
@@ -72,6 +113,7 @@ def _probes(jobs: Sequence[JobEvidence]) -> dict[str, list[object]]:
             columns["sku"].append(job.sku)
             columns["subject"].append(job.subject)
             columns["view"].append(probe.view)
+            columns["space"].append(probe.engine.embedding_space)
             columns["sha256"].append(bytes.fromhex(probe.sha256))
             columns["phash"].append(signed(probe.phash))
             for place, band in enumerate(bands(probe.phash)):
