@@ -10,7 +10,7 @@ ifeq ($(OFFLINE),1)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: help setup demo test lint format bench ci lock clean devstack-up devstack-status devstack-down
+.PHONY: help setup demo demo-recalibrate test lint format bench ci lock clean devstack-up devstack-status devstack-down
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ setup: ## Make .venv and bring Java and Kafka's jars
 
 demo: ## Run the whole of Assay on this machine and write demo-report/index.html
 	@python=$$(scripts/setup.sh services); exec "$$python" -m demo $(ARGS)
+
+demo-recalibrate: ## Fit the demo's score calibration anew (about ten minutes of rendering the first time)
+	@python=$$(scripts/setup.sh services); exec "$$python" -m demo.recalibrate
 
 test: ## Run every test but the chaos ones, on real services
 	@python=$$(scripts/setup.sh dev services); exec "$$python" -m pytest --ignore=tests/chaos $(ARGS)
