@@ -13,10 +13,12 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from structlog.typing import EventDict, Processor
 
 from schemas import headers
 from schemas.message import OutputRecord
 from schemas.verdict import EngineUse, VerdictEvent
+from worker.errors import ConfigurationError
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -107,7 +109,8 @@ def outcome_of(output: OutputRecord) -> str:
 class HealthServer:
     """Serves /metrics, /livez and /readyz on a thread of its own.
 
-    `live` and `ready` return what is wrong, by name; an empty mapping is healthy.
+    `live` and `ready` return what is wrong, by name; an empty mapping is healthy. Raises ConfigurationError where the
+    address cannot be had.
     """
 
     def __init__(
@@ -123,10 +126,11 @@ class HealthServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if self.path == "/metrics":
+                page = self.path.partition("?")[0]
+                if page == "/metrics":
                     self._send(200, CONTENT_TYPE_LATEST, generate_latest(registry))
-                elif self.path in pages:
-                    wrong = dict(pages[self.path]())
+                elif page in pages:
+                    wrong = dict(pages[page]())
                     body = json.dumps({"ok": not wrong, "wrong": wrong}).encode()
                     self._send(503 if wrong else 200, headers.JSON, body)
                 else:
@@ -142,7 +146,11 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Probes come every second: they are not logged."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            address = f"observe.host {host} and observe.port {port}"
+            raise ConfigurationError(f"{address}: {error.strerror}; name others, or port 0 for a free one") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
     @property
@@ -154,23 +162,39 @@ class HealthServer:
         self._thread.start()
 
     def close(self) -> None:
-        self._server.shutdown()
+        if self._thread.is_alive():  # of a server that never ran, shutdown would wait for ever
+            self._server.shutdown()
+            self._thread.join(5)
         self._server.server_close()
-        self._thread.join(5)
 
 
 def configure_logs(*, level: str, form: str) -> None:
-    """Structured logs on standard error: a constant event name and fields."""
-    renderer = structlog.dev.ConsoleRenderer() if form == "console" else structlog.processors.JSONRenderer()
+    """Structured logs on standard error: a constant event name and fields, also for what libraries say."""
+    chain: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    console = form == "console"
+    renderer: Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[*chain, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+    _log_libraries([*chain, renderer])
+
+
+def _log_libraries(processors: list[Processor]) -> None:
+    """librdkafka, boto3 and OpenTelemetry speak through `logging`: their warnings get the form of our own lines."""
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_library_said, meta, *processors]))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _library_said(_logger: object, _method: str, event: EventDict) -> EventDict:
+    record: logging.LogRecord = event["_record"]
+    return {**event, "event": "library_said", "library": record.name, "detail": event["event"]}

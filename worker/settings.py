@@ -1,32 +1,72 @@
 """Settings: read once, from the environment (ASSAY_...) and an optional TOML file, into frozen groups.
 
 A nested setting is written with two underscores: ASSAY_KAFKA__BOOTSTRAP. ASSAY_SETTINGS_FILE names the TOML file;
-ASSAY_SECRETS_DIR a folder with one file a secret. The environment wins over secrets, and both over the file.
+ASSAY_SECRETS_DIR a folder with one file a secret, named as its variable. The environment wins over secrets, and both
+over the file. docs/operations.md lists every setting from here.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from worker.errors import ConfigurationError
 
 MIB = 1024 * 1024
+DATABASE_URL = re.compile(r"postgresql\+psycopg://(.*@)?(\[[^]]+\]|[^:/?@]*)(:\d+)?(/[^?]*)?(\?.*)?")
+REDIS_URL = re.compile(r"(rediss?|unix)://.+")
+
+
+def _from_json(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("""write it as JSON, such as '["a", "b"]' or '{"a": "b"}'""") from None
+
+
+# Read here and not by pydantic-settings, whose complaint would name the group alone.
+Json = (NoDecode, BeforeValidator(_from_json))
+Names = Annotated[tuple[str, ...], *Json]
+Table = Annotated[dict[str, str], *Json]
 
 
 class Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Topics(Group):
     """All topic names; the defaults share one prefix."""
 
-    prefix: str = "assay."
+    prefix: str = Field("assay.", pattern=r"^[A-Za-z0-9._-]*$", description="what every topic's name begins with")
 
     @property
     def jobs(self) -> str:
@@ -75,7 +115,9 @@ class Topics(Group):
 
 
 class KafkaSettings(Group):
-    bootstrap: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers, host:port, comma-separated")
+    bootstrap: str = Field(
+        "127.0.0.1:9092", pattern=r"\S", description="Kafka bootstrap servers, host:port, comma-separated"
+    )
     group: str = Field("assay", description="consumer group, and ce_source of what is published")
     instance: str = Field(
         default_factory=lambda: os.environ.get("HOSTNAME") or socket.gethostname(),
@@ -87,13 +129,27 @@ class KafkaSettings(Group):
     topics: Topics = Topics()
     partitions: int = Field(12, ge=1, le=1000, description="partitions of a topic that `assay topics apply` makes")
     replication: int = Field(1, ge=1, le=7, description="replication factor of a topic that is made")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: str | None = None
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    ssl_ca_location: Path | None = None
-    schema_registry_url: str | None = Field(None, description="frame Avro payloads with ids of this Schema Registry")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how brokers are reached; production takes SSL and SASL_SSL alone"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="needed with SASL_*"
+    )
+    sasl_username: str | None = Field(None, description="needed with SASL_*")
+    sasl_password: SecretStr | None = Field(None, description="needed with SASL_*")
+    ssl_ca_location: FilePath | None = Field(None, description="file of CA certificates; unset: the system's")
+    schema_registry_url: str | None = Field(
+        None, description="Schema Registry of framed payloads, which are read beside plain ones; unset: plain ones only"
+    )
     drain_on_revoke_s: float = Field(4.0, gt=0, description="one deadline for everything in the revoke callback")
+
+    @model_validator(mode="after")
+    def _can_log_in(self) -> KafkaSettings:
+        given = (self.sasl_mechanism, self.sasl_username, self.sasl_password)
+        if self.security_protocol.startswith("SASL") and not all(given):
+            names = "kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password"
+            raise ValueError(f"kafka.security_protocol is {self.security_protocol}, so set {names}")
+        return self
 
     def client_config(self) -> dict[str, Any]:
         """Connection settings for librdkafka, shared by every client."""
@@ -112,33 +168,47 @@ class DatabaseSettings(Group):
     url: SecretStr = Field(
         SecretStr("postgresql+psycopg://assay_worker@127.0.0.1:5432/assay"), description="SQLAlchemy URL, psycopg 3"
     )
-    pool_size: int = Field(4, ge=2, le=64)
-    statement_timeout_ms: int = Field(10_000, ge=100)
+    pool_size: int = Field(4, ge=2, le=64, description="connections a pool; a worker has two pools")
+    statement_timeout_ms: int = Field(10_000, ge=100, description="longest statement before it counts as a failure")
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_url(cls, url: SecretStr) -> SecretStr:
+        if not DATABASE_URL.fullmatch(url.get_secret_value()):
+            raise ValueError("write it as postgresql+psycopg://ROLE:PASSWORD@HOST:PORT/DATABASE")
+        return url
 
 
 class RedisSettings(Group):
     url: SecretStr | None = Field(None, description="redis://...; unset: no cache, no job status")
     cache: bool = Field(False, description="cache encoder outputs; pays on a CPU, not on a GPU")
-    cache_ttl_s: int = Field(86_400, ge=1)
+    cache_ttl_s: int = Field(86_400, ge=1, description="how long encoder outputs are cached")
     mac_key: SecretStr | None = Field(None, description="key of the cache's MAC; required when the cache is on")
-    status_ttl_s: int = Field(86_400, ge=1)
+    status_ttl_s: int = Field(86_400, ge=1, description="how long a job's status is kept")
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not REDIS_URL.fullmatch(url.get_secret_value()):
+            raise ValueError("write it as redis://HOST:PORT/NUMBER, rediss://... or unix://PATH")
+        return url
 
 
 class ImageSettings(Group):
     file_root: Path | None = Field(None, description="folder that file: URIs are served from; unset: not allowed")
-    https_hosts: tuple[str, ...] = Field((), description="hosts that https: URIs may name; empty: not allowed")
+    https_hosts: Names = Field((), description="hosts that https: URIs may name; empty: not allowed")
     s3_endpoint: str | None = Field(None, description="S3 endpoint URL; unset: AWS's own")
-    s3_buckets: tuple[str, ...] = Field((), description="buckets that s3: URIs may name; empty: not allowed")
+    s3_buckets: Names = Field((), description="buckets that s3: URIs may name; empty: not allowed")
     max_bytes: int = Field(16 * MIB, ge=1024, description="largest image")
     max_pixels: int = Field(64_000_000, ge=1, description="largest image, width x height")
-    fetch_threads: int = Field(8, ge=1, le=256)
+    fetch_threads: int = Field(8, ge=1, le=256, description="views fetched at a time")
     timeout_s: float = Field(10.0, gt=0, description="whole of one fetch")
     attempts: int = Field(3, ge=1, le=20, description="processing attempts before a view is unreachable")
     retry_delay_s: float = Field(5.0, gt=0, description="due time of the retry lane")
 
 
 class IntakeSettings(Group):
-    max_message_bytes: int = Field(10 * MIB, ge=1024)
+    max_message_bytes: int = Field(10 * MIB, ge=1024, description="largest record that is read as a job")
     held_bytes: int = Field(256 * MIB, ge=MIB, description="image bytes in flight before intake pauses")
     window_records: int = Field(256, ge=1, description="unpublished records a partition before that one pauses")
     queue_jobs: int = Field(64, ge=1, description="jobs a hand-off holds")
@@ -153,9 +223,11 @@ class BatchSettings(Group):
 
 class EngineSettings(Group):
     models_dir: Path | None = Field(None, description="folder of signed engines; unset: the shipped demo encoders")
-    backend: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = "auto"
-    default_encoder: str = "resnet18"
-    encoders: dict[str, str] = Field(
+    backend: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = Field(
+        "auto", description="what runs the engines; auto: openvino, else onnxruntime; tensorrt is not built in yet"
+    )
+    default_encoder: str = Field("resnet18", description="encoder of the views that `encoders` does not name")
+    encoders: Table = Field(
         {"bag/overview": "vit_tiny16", "watch/overview": "vit_tiny16", "sneaker/overview": "vit_tiny16"},
         description="encoder of a category/view where it is not the default one",
     )
@@ -179,14 +251,14 @@ class GallerySettings(Group):
 class SettleSettings(Group):
     max_jobs: int = Field(500, ge=1, description="outcomes a database transaction")
     floor_ms: float = Field(10.0, ge=0, description="shortest time from one Kafka transaction to the next")
-    max_transaction_records: int = Field(1000, ge=1)
+    max_transaction_records: int = Field(1000, ge=1, description="outputs a Kafka transaction")
 
 
 class EvidenceSettings(Group):
-    keep: Literal["off", "inconclusive", "all"] = "off"
-    root: Path | None = Field(None, description="folder of kept view bytes")
-    s3_bucket: str | None = None
-    retention_days: int = Field(90, ge=1)
+    keep: Literal["off", "inconclusive", "all"] = Field("off", description="jobs whose photographs are kept")
+    root: Path | None = Field(None, description="folder of kept photographs; made where missing")
+    s3_bucket: str | None = Field(None, description="bucket of kept photographs, where `root` is unset")
+    retention_days: int = Field(90, ge=1, description="days that a photograph is to be kept; see Retention")
 
     @model_validator(mode="after")
     def _has_a_place(self) -> EvidenceSettings:
@@ -196,15 +268,17 @@ class EvidenceSettings(Group):
 
 
 class ObserveSettings(Group):
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", description="address that the health pages listen on")
     port: int = Field(0, ge=0, le=65535, description="/metrics, /livez and /readyz; 0: a free port, written to the log")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")
+    log_format: Literal["json", "console"] = Field("json", description="one JSON object a line, or text for people")
     otlp_endpoint: str | None = Field(None, description="OpenTelemetry HTTP endpoint; unset: no traces")
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="ASSAY_", env_nested_delimiter="__", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="ASSAY_", env_nested_delimiter="__", frozen=True, extra="forbid", allow_inf_nan=False
+    )
 
     mode: Literal["development", "production"] = Field("development", description="production refuses plaintext Kafka")
     drain_deadline_s: float = Field(25.0, gt=0, description="longest drain after SIGTERM")
@@ -245,38 +319,53 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        secrets = NestedSecretsSettingsSource(file_secret_settings)
         toml_file = os.environ.get("ASSAY_SETTINGS_FILE")
         toml = (TomlConfigSettingsSource(settings_cls, toml_file),) if toml_file else ()
-        return (init_settings, env_settings, file_secret_settings, *toml)
+        return (init_settings, env_settings, secrets, *toml)
 
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings. Raises ConfigurationError that names each wrong setting, without any secret's value."""
-    toml_file = os.environ.get("ASSAY_SETTINGS_FILE")
+    toml_file, secrets_dir = os.environ.get("ASSAY_SETTINGS_FILE"), os.environ.get("ASSAY_SECRETS_DIR")
     if toml_file and not Path(toml_file).is_file():
         raise ConfigurationError(f"ASSAY_SETTINGS_FILE names {toml_file}, which is no file; correct it or unset it")
+    if secrets_dir and not Path(secrets_dir).is_dir():
+        raise ConfigurationError(f"ASSAY_SECRETS_DIR names {secrets_dir}, which is no folder; correct it or unset it")
     _refuse_unknown(os.environ)
+    if secrets_dir:
+        _refuse_unknown(file.name for file in Path(secrets_dir).iterdir())
     try:
-        return Settings(_secrets_dir=os.environ.get("ASSAY_SECRETS_DIR"), **overrides)
+        return Settings(_secrets_dir=secrets_dir, **overrides)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(error))) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"ASSAY_SETTINGS_FILE names {toml_file}, which is no TOML: {error}") from None
+    except SettingsError as error:  # names the group, never the value
+        raise ConfigurationError(f"{error}; write each setting of the group in a variable of its own") from None
 
 
 def _explain(error: ValidationError) -> list[str]:
     return [
-        f"setting {_variable(e['loc'])}: {e['msg'].removeprefix('Value error, ')}"
+        f"{_variable(e['loc'])}{_fault(e['type'], e['msg'])}"
         for e in error.errors(include_input=False, include_url=False, include_context=False)
     ]
 
 
+def _fault(kind: str, message: str) -> str:
+    told = "is no setting; see docs/operations.md" if kind == "extra_forbidden" else message
+    return told.removeprefix("Value error, ")
+
+
 def _variable(location: tuple[int | str, ...]) -> str:
-    return "ASSAY_" + "__".join(str(part) for part in location).upper() if location else "ASSAY_*"
+    """Rules about several settings name them in their message."""
+    return "setting ASSAY_" + "__".join(str(part) for part in location).upper() + ": " if location else ""
 
 
-def _refuse_unknown(environment: os._Environ[str]) -> None:
+def _refuse_unknown(names: Iterable[str]) -> None:
     """A misspelt variable must not be ignored silently. Raises ConfigurationError."""
     known = set(Settings.model_fields) | {"settings_file", "secrets_dir", "devstack"}
-    for variable in environment:
-        name = variable.removeprefix("ASSAY_").lower().split("__")[0]
-        if variable.startswith("ASSAY_") and name not in known:
+    for variable in names:
+        prefix, group = variable[:6].upper(), variable[6:].lower().split("__")[0]
+        if prefix == "ASSAY_" and group not in known:
             raise ConfigurationError(f"{variable} is no setting; the groups are {', '.join(sorted(known))}")
