@@ -157,7 +157,7 @@ probe_images = table(
     may("subject", TEXT, "The physical item, where the sender names it."),
     must("at", TIME, "When the job was judged (UTC)."),
     Index("ix_probe_images_tenant_sha256", "tenant", "sha256"),
-    Index("ix_probe_images_bands", "bands", postgresql_using="gin"),
+    Index("ix_probe_images_bands", "bands", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
 )
 
 probe_embeddings = table(

@@ -122,7 +122,7 @@ reference_images = table(
     one_of("state", "state", REFERENCE_STATES),
     CheckConstraint("state <> 'active' OR approved_by IS NOT NULL", name="active_is_approved"),
     Index("ix_reference_images_sha256", "sha256"),
-    Index("ix_reference_images_bands", "bands", postgresql_using="gin"),
+    Index("ix_reference_images_bands", "bands", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
 )
 
 reference_events = table(

@@ -265,7 +265,7 @@ CREATE TABLE assay.probe_images (
     at TIMESTAMP WITH TIME ZONE NOT NULL,
     CONSTRAINT pk_probe_images PRIMARY KEY (tenant, job_id, view)
 );
-CREATE INDEX ix_probe_images_bands ON assay.probe_images USING gin (bands);
+CREATE INDEX ix_probe_images_bands ON assay.probe_images USING gin (bands) WITH (fastupdate = off);
 CREATE INDEX ix_probe_images_tenant_sha256 ON assay.probe_images (tenant, sha256);
 COMMENT ON TABLE assay.probe_images IS 'One row a usable view of a judged job, to find photographs that come back.';
 COMMENT ON COLUMN assay.probe_images.tenant IS 'Who asked.';
@@ -504,7 +504,7 @@ CREATE TABLE assay.reference_images (
     CONSTRAINT ck_reference_images_state CHECK (state IN ('draft', 'active', 'quarantined', 'retired')),
     CONSTRAINT ck_reference_images_active_is_approved CHECK (state <> 'active' OR approved_by IS NOT NULL)
 );
-CREATE INDEX ix_reference_images_bands ON assay.reference_images USING gin (bands);
+CREATE INDEX ix_reference_images_bands ON assay.reference_images USING gin (bands) WITH (fastupdate = off);
 CREATE INDEX ix_reference_images_sha256 ON assay.reference_images (sha256);
 COMMENT ON TABLE assay.reference_images IS 'One row a reference photograph: genuine, or a known counterfeit.';
 COMMENT ON COLUMN assay.reference_images.id IS 'Reference id, UUIDv5 of tenant, SKU, view and digest.';
