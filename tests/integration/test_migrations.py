@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from outcome_builders import NOON, Topics, a_job, judged, rejected
 from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
+from typer.testing import CliRunner, Result
 
 from migrations.apply import check, current, downgrade, make_partitions, newest, upgrade
 from migrations.partitions import default_rows, month_start
@@ -24,7 +26,8 @@ from migrations.session import transaction
 from schemas.message import OutputRecord
 from worker.adapters.database import connect
 from worker.adapters.results import PostgresResults
-from worker.errors import ConfigurationError
+from worker.cli.migrate import app
+from worker.errors import AssayError, ConfigurationError
 from worker.outcomes import Outcome
 
 TENANTS = "SELECT coalesce(tenant, '?') FROM analyst.{}"
@@ -245,3 +248,27 @@ def test_a_password_lets_a_role_log_in(database_url: str) -> None:
         assert connection.scalar(text("SELECT session_user")) == "assay_analyst_test_login"
         assert connection.scalar(text("SHOW timezone")) == "UTC"
         assert connection.scalar(text("SHOW statement_timeout")) == "1min"
+
+
+def test_the_migrator_needs_no_superuser_once_the_roles_stand(database_url: str) -> None:
+    password = secrets.token_hex()
+    set_role_password(database_url, "assay_migrator", password)
+    url = make_url(database_url).set(username="assay_migrator", password=password).render_as_string(False)
+    downgrade(url, "base")
+    upgrade(url)
+    check(url)
+
+
+def test_the_command_migrates_and_says_where_it_stands(empty_database_url: str) -> None:
+    def assay(*arguments: str) -> Result:
+        return CliRunner().invoke(app, [*arguments, "--url", empty_database_url])
+
+    assert assay("status").exit_code == 1
+    assert assay("up").exit_code == 0
+    assert json.loads(assay("status", "--json").stdout) == {"database": newest(), "build": newest()}
+    assert assay("check").exit_code == 0
+    assert json.loads(assay("partitions", "--json").stdout) == []
+    assert assay("down", "base", "--yes").exit_code == 0
+    refused = assay("partitions")
+    assert isinstance(refused.exception, AssayError)
+    assert "refused" in str(refused.exception)
