@@ -13,7 +13,7 @@ from worker.core.evidence import UnusableView
 from worker.errors import RetryJob, ServiceUnavailable
 from worker.handoff import Handoff
 from worker.outcomes import Outcome, Rejected, Retry
-from worker.ports import ImageSource
+from worker.ports import ImageSource, JobStatus
 from worker.work import Fetched, Received, Settleable
 
 Outage = Callable[[ServiceUnavailable], None]
@@ -39,8 +39,10 @@ class FetchStage:
         limits: FetchLimits,
         outage: Outage,
         release: Release,
+        status: JobStatus | None = None,
     ) -> None:
         self._images = images
+        self._status = status
         self._jobs = jobs
         self._fetched = fetched
         self._settle = settle
@@ -52,6 +54,8 @@ class FetchStage:
         while not self._jobs.finished:
             received = self._jobs.take()
             if received is not None:
+                if self._status is not None:
+                    self._status.running([received.job])
                 self._hand_on(received, self.fetch(received))
 
     def fetch(self, received: Received) -> Fetched | Outcome:

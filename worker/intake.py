@@ -21,6 +21,7 @@ from schemas.invalid import InvalidMessage
 from schemas.job import AuthenticationJob
 from schemas.message import InputRecord
 from worker.budget import ByteBudget
+from worker.errors import ServiceUnavailable
 from worker.handoff import Handoff
 from worker.observe import Meter
 from worker.outcomes import Rejected
@@ -31,6 +32,7 @@ from worker.work import Received, Settleable
 
 Parse = Callable[[InputRecord], AuthenticationJob]
 Subscribe = Callable[[RebalanceListener], JobSource]
+PARSE_AGAIN_S = 1.0
 BUDGET, HANDOFF, STOPPING = "budget", "handoff", "stopping"
 _log = structlog.get_logger()
 
@@ -77,6 +79,7 @@ class Intake:
         self._pending: deque[Received | Rejected] = deque()  # delivered, but a hand-off was full: at most a few
         self._not_due: dict[Partition, deque[InputRecord]] = {}  # one each: the partition is paused at once
         self._full: set[Partition] = set()  # their window is full
+        self._parse_again_s = 0.0
         self._stop_s: float | None = None  # monotonic end of the grace
         self._alive = threading.Event()
 
@@ -148,22 +151,27 @@ class Intake:
 
     def _admit(self, record: InputRecord) -> None:
         partition = _partition(record)
-        if partition in self._not_due or _due_ms(record) > time.time() * 1e3:
+        waits = partition in self._not_due or _due_ms(record) > time.time() * 1e3
+        if waits or not self._begin(record):
             self._not_due.setdefault(partition, deque()).append(record)
-        else:
-            self._begin(record)
 
-    def _begin(self, record: InputRecord) -> None:
-        """Parse a record and note it as in flight; a stale one is dropped."""
+    def _begin(self, record: InputRecord) -> bool:
+        """Parse a record and note it as in flight; a stale one is dropped. False: the schema registry is away."""
         if not self._watermark.delivered(record.source, record.epoch):
-            return
+            return True
         try:
             self._pending.append(self._take(record, self._parse(record)))
         except InvalidMessage as fault:
             self._pending.append(_rejected(record, fault))
+        except ServiceUnavailable as outage:
+            self._watermark.withdraw(record.source, record.epoch)
+            self._parse_again_s = time.monotonic() + PARSE_AGAIN_S
+            _log.warning("record_unread", source=str(record.source), detail=str(outage))
+            return False
         self._offer(0.0)
         if self._watermark.in_flight(_partition(record)) >= self._limits.window_records:
             self._full.add(_partition(record))
+        return True
 
     def _take(self, record: InputRecord, job: AuthenticationJob) -> Received:
         to_fetch = sum(view.data is None for view in job.views)
@@ -197,12 +205,12 @@ class Intake:
         return True
 
     def _release_due(self) -> None:
-        if not self._not_due or self._pauses.everything:
+        if not self._not_due or self._pauses.everything or time.monotonic() < self._parse_again_s:
             return
         now_ms = time.time() * 1e3
         for partition, records in list(self._not_due.items()):
-            while records and _due_ms(records[0]) <= now_ms:
-                self._begin(records.popleft())
+            while records and _due_ms(records[0]) <= now_ms and self._begin(records[0]):
+                records.popleft()
             if not records:
                 del self._not_due[partition]
 

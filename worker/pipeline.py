@@ -121,6 +121,7 @@ class Pipeline:
             limits=limits.fetch,
             outage=self._wait_out,
             release=self.budget.give,
+            status=ports.status,
         )
 
     def _embed(self, ports: Ports, limits: Limits, encoder_name: EncoderName, keep_images: bool) -> EmbedStage:

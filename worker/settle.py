@@ -132,20 +132,23 @@ class Settler:
             replace(item, evidence=replace(item.evidence, reuse=(*item.evidence.reuse, *hits)))
             for item, hits in zip(embedded, reuse, strict=True)
         ]
-        return self._judge(known)
+        return self._insist(lambda: self._judge(known)) or []
 
     def _insist(self, call: Callable[[], T]) -> T | None:
         """Call until the service answers, with intake paused meanwhile.
 
         None when abandoned first, or when no partition is left: the records are delivered to their next owner.
         """
+        held: set[str] = set()
         while not self._abandoned.is_set() and self._watermark.owned():
             try:
                 answer = call()
             except ServiceUnavailable as outage:
+                held.add(outage.service)
                 self._hold(outage)
             else:
-                self._answers(STORE)
+                for service in held:
+                    self._answers(service)
                 return answer
         return None
 
