@@ -135,12 +135,12 @@ def test_an_unknown_item_names_the_nearest_ones_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "mean", "blocked"),
-    [("reference", 0.2, True), ("reference", 0.7, False), ("job", 0.2, False), ("reference", math.nan, False)],
+    ("kind", "nearness", "blocked"),
+    [("reference", 0.2, True), ("reference", 0.7, False), ("job", 0.2, False), ("reference", None, False)],
 )
-def test_a_near_hash_alone_is_no_ground(kind: str, mean: float, blocked: bool) -> None:
+def test_a_near_hash_alone_is_no_ground(kind: str, nearness: float | None, blocked: bool) -> None:
     near = replace(GENUINE, reuse=(ReuseHit(view="logo", kind=kind, other="x", exact=False),))
-    found = one(changed(near, "logo", deviation_map=np.full((2, 2), mean, np.float32)))
+    found = one(changed(near, "logo", nearness=nearness))
     assert (ReasonCode.IMAGE_REUSED in codes(found)) is blocked
 
 

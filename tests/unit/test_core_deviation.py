@@ -8,7 +8,7 @@ from core_goods import DEPTH, GRID, Goods, unit
 
 from worker.core import deviation as module
 from worker.core.alignment import Alignment, align
-from worker.core.deviation import REACH, SPREAD_UNKNOWN, deviation, mask_of, patch_distances, spread_map
+from worker.core.deviation import REACH, SPREAD_UNKNOWN, deviation, mask_of, patch_distances, spread_of
 
 GOODS = Goods(noise=0.15)
 
@@ -29,7 +29,7 @@ def test_a_shift_is_recovered() -> None:
 
 def test_a_genuine_specimen_is_typical_and_a_shifted_one_too() -> None:
     refs = references()
-    spread = spread_map(refs, GRID)
+    spread = spread_of(refs, GRID).cells
     for shift in ((0, 0), (2, 1)):
         probe = GOODS.photo("a", "logo", "fresh", shift=shift).patches
         found = deviation(probe, refs, GRID, spread)
@@ -39,7 +39,7 @@ def test_a_genuine_specimen_is_typical_and_a_shifted_one_too() -> None:
 
 def test_a_forged_block_is_the_peak() -> None:
     refs = references()
-    spread = spread_map(refs, GRID)
+    spread = spread_of(refs, GRID).cells
     forged = deviation(GOODS.photo("a", "logo", "s", forged=2.0).patches, refs, GRID, spread)
     genuine = deviation(GOODS.photo("a", "logo", "s").patches, refs, GRID, spread)
     row, col = np.unravel_index(forged.cells.argmax(), GRID)
@@ -61,7 +61,7 @@ def test_a_part_missing_from_the_probe_shows() -> None:
 
 def test_masked_rectangles_do_not_count() -> None:
     refs = references()
-    spread = spread_map(refs, GRID)
+    spread = spread_of(refs, GRID).cells
     probe = GOODS.photo("a", "logo", "s", forged=3.0).patches
     masked = deviation(probe, refs, GRID, spread, [(0.25, 0.25, 0.65, 0.65)])
     assert masked.cells[4:10, 4:10].max() == 0
@@ -73,8 +73,8 @@ def test_masked_rectangles_do_not_count() -> None:
 def test_an_unrelated_photograph_is_not_aligned_and_deviates() -> None:
     refs = references()
     noise = unit(np.random.default_rng(3).normal(size=(GRID[0] * GRID[1], DEPTH)))
-    found = deviation(noise, refs, GRID, spread_map(refs, GRID))
-    genuine = deviation(GOODS.photo("a", "logo", "s").patches, refs, GRID, spread_map(refs, GRID))
+    found = deviation(noise, refs, GRID, spread_of(refs, GRID).cells)
+    genuine = deviation(GOODS.photo("a", "logo", "s").patches, refs, GRID, spread_of(refs, GRID).cells)
     assert not found.aligned
     assert found.scalar > 2 * genuine.scalar
 
@@ -106,10 +106,10 @@ def plain(probe: np.ndarray, refs: np.ndarray) -> np.ndarray:
 
 def test_spread_is_floored_and_assumed_for_one_reference() -> None:
     refs = references()
-    assert (spread_map(refs[:1], GRID) == np.float32(SPREAD_UNKNOWN)).all()
+    assert (spread_of(refs[:1], GRID).cells == np.float32(SPREAD_UNKNOWN)).all()
     same = np.stack([refs[0]] * 3)
-    assert spread_map(same, GRID).min() >= np.float32(module.SPREAD_FLOOR)
-    assert np.isfinite(spread_map(refs, GRID)).all()
+    assert spread_of(same, GRID).cells.min() >= np.float32(module.SPREAD_FLOOR)
+    assert np.isfinite(spread_of(refs, GRID).cells).all()
 
 
 def test_grids_of_odd_and_small_shapes_work() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -58,7 +60,7 @@ def calibrate(
     settings = load_settings()
     items = read_items(manifest, category=category)
     with open_database(settings) as database:
-        gallery = PostgresGallery(database, max_medoids=settings.gallery.max_medoids).snapshot(tenant)
+        gallery = _gallery(database, tenant, settings.gallery.max_medoids)
         used = {item.category for item in items} & set(gallery.policy.profiles)
         chosen = {name: gallery.policy.profiles[name] for name in sorted(used)}
         profiles = with_budgets(chosen, alpha_accept=alpha_accept, alpha_reject=alpha_reject)
@@ -70,6 +72,11 @@ def calibrate(
             changed = [profile for name, profile in profiles.items() if profile != chosen[name]]
             _publish(database, calibration, changed, n=len(labelled), by=by, why=f"calibrated on {manifest.name}")
     _print(report, as_json)
+
+
+def _gallery(database: Engine, tenant: str, max_medoids: int) -> GallerySnapshot:
+    with contextlib.redirect_stdout(sys.stderr):  # its log lines: standard output is for the report alone
+        return PostgresGallery(database, max_medoids=max_medoids).snapshot(tenant)
 
 
 def _evidence(settings: Settings, items: Sequence[Item], gallery: GallerySnapshot) -> list[LabelledEvidence]:

@@ -76,7 +76,7 @@ def fit(
     draft = _draft(items, for_views, jitter)
     decided = _decidable(for_scores, profiles, draft)
     if {item.genuine for item, _ in decided} != {True, False}:
-        raise CalibrationRefused(_refusal(for_scores, decided))
+        raise CalibrationRefused(_refusal(for_scores, decided, copied=len(items) - len(fresh)))
     calibration = _with_scores(draft, decided)
     report = measure(for_scores, calibration, _held_out(for_scores, decided, profiles, draft, seed), profiles)
     return calibration, report
@@ -193,10 +193,15 @@ def _decidable(
     return [(item, found.score) for item, found in zip(items, scored, strict=True) if not blocking(found)]
 
 
-def _refusal(items: Sequence[LabelledEvidence], decided: Sequence[tuple[LabelledEvidence, float]]) -> str:
+def _refusal(
+    items: Sequence[LabelledEvidence], decided: Sequence[tuple[LabelledEvidence, float]], *, copied: int
+) -> str:
     genuine = sum(item.genuine for item, _ in decided)
     counts = f"{genuine} genuine and {len(decided) - genuine} counterfeit"
-    return f"of {len(items)} items kept for the scores only {counts} can be scored; enrol references and add items"
+    left_out = f" ({copied} more are photographs of references)" if copied else ""
+    return (
+        f"of {len(items)} items kept for the scores{left_out} only {counts} can be scored: enrol references, add items"
+    )
 
 
 def _with_scores(draft: ScoreCalibration, decided: Sequence[tuple[LabelledEvidence, float]]) -> ScoreCalibration:

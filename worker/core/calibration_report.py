@@ -115,7 +115,7 @@ def _category(
         genuine=_tally(judgement for item, judgement in judged if item.genuine),
         counterfeit=_tally(judgement for _, judgement in fakes),
         families={name: _tally(j for item, j in fakes if (item.family or UNNAMED_FAMILY) == name) for name in names},
-        reasons=Counter(j.reasons[0].code for _, j in judged if j.verdict is Verdict.INCONCLUSIVE),
+        reasons=dict(Counter(j.reasons[0].code for _, j in judged if j.verdict is Verdict.INCONCLUSIVE)),
     )
 
 

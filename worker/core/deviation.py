@@ -32,11 +32,26 @@ SPREAD_UNKNOWN = 0.15  # distance assumed typical where one reference gives no s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
-    """`cells` [h, w], 1 is typical of genuine, 0 where masked; `scalar` is the mean of its largest 5 %."""
+    """`cells` [h, w], 1 is typical of genuine, 0 where masked; `scalar` is the mean of its largest 5 %.
+
+    `mean_distance` is the mean of the distances themselves, masked cells and all.
+    """
 
     cells: Floats
     scalar: float
     aligned: bool
+    mean_distance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """`cells` [h, w]: leave-one-out distances among the references, smoothed over 3x3 cells and floored.
+
+    `typical_distance` is their mean before that; None where one reference gives no spread.
+    """
+
+    cells: Floats
+    typical_distance: float | None
 
 
 def deviation(
@@ -47,20 +62,23 @@ def deviation(
     cells = distances / spread
     kept = ~mask_of(grid, masked)
     cells = np.where(kept, cells, np.float32(0))
-    return Deviation(cells=cells, scalar=_top_mean(cells[kept]), aligned=aligned)
+    mean_distance = float(distances.mean(dtype=np.float64))
+    return Deviation(cells=cells, scalar=_top_mean(cells[kept]), aligned=aligned, mean_distance=mean_distance)
 
 
-def spread_map(references: Int8s, grid: tuple[int, int]) -> Floats:
-    """[h, w]: the leave-one-out patch distance among `references` [n, h*w, d], smoothed over 3x3 cells and floored."""
+def spread_of(references: Int8s, grid: tuple[int, int]) -> Spread:
+    """The leave-one-out patch distance among `references` [n, h*w, d]."""
     count = len(references)
     if count < 2:
-        return np.full(grid, SPREAD_UNKNOWN, np.float32)
+        return Spread(cells=np.full(grid, SPREAD_UNKNOWN, np.float32), typical_distance=None)
     total = np.zeros(grid, np.float32)
     for left_out in range(count):
         probe = references[left_out].astype(np.float32) / np.float32(INT8_ONE)
         total += patch_distances(probe, np.delete(references, left_out, axis=0), grid)[0]
-    smooth = _box_mean(total / np.float32(count))
-    return np.maximum(smooth, max(SPREAD_FLOOR, SPREAD_RELATIVE_FLOOR * float(smooth.mean()))).astype(np.float32)
+    typical = total / np.float32(count)
+    smooth = _box_mean(typical)
+    cells = np.maximum(smooth, max(SPREAD_FLOOR, SPREAD_RELATIVE_FLOOR * float(smooth.mean()))).astype(np.float32)
+    return Spread(cells=cells, typical_distance=float(typical.mean(dtype=np.float64)))
 
 
 def patch_distances(probe: Floats, references: Int8s, grid: tuple[int, int]) -> tuple[Floats, bool]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.core.deviation import spread_map
+from worker.core.deviation import Spread, spread_of
 from worker.core.gallery import GallerySnapshot, Reference, ReferenceSet, SpaceKey, ViewIndex
 from worker.core.policy import Policy
 
@@ -80,17 +80,26 @@ def _reference_set(group: Sequence[Reference], known: ReferenceSet | None, max_m
     chosen = [genuine[row] for row in medoids(embeddings, max_medoids)]
     ids = tuple(reference.reference_id for reference in chosen)
     patches = np.stack([reference.patches for reference in chosen])
-    grid = chosen[0].patch_grid
+    spread = _spread(known, ids, patches, chosen[0].patch_grid)
     return ReferenceSet(
         ids=ids,
         embeddings=np.stack([reference.embedding for reference in chosen]),
         patches=patches,
-        patch_grid=grid,
-        spread=known.spread if known and known.ids == ids else spread_map(patches, grid),
+        patch_grid=chosen[0].patch_grid,
+        spread=spread.cells,
         counterfeit_ids=tuple(reference.reference_id for reference in fakes),
         counterfeits=np.stack([fake.embedding for fake in fakes]) if fakes else embeddings[:0],
         genuine_count=len(genuine),
+        typical_distance=spread.typical_distance,
     )
+
+
+def _spread(
+    known: ReferenceSet | None, ids: tuple[str, ...], patches: NDArray[np.int8], grid: tuple[int, int]
+) -> Spread:
+    if known is not None and known.ids == ids:
+        return Spread(cells=known.spread, typical_distance=known.typical_distance)
+    return spread_of(patches, grid)
 
 
 def _indexes(references: Iterable[Reference]) -> dict[SpaceKey, ViewIndex]:

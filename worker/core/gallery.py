@@ -46,6 +46,7 @@ class ReferenceSet:
     counterfeit_ids: tuple[str, ...]
     counterfeits: NDArray[np.float32]
     genuine_count: int  # active genuine references before the medoids were chosen
+    typical_distance: float | None = None  # mean leave-one-out patch distance, without the spread's floor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

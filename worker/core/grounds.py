@@ -5,7 +5,6 @@ Wording is never stronger than 'consistent with'.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from schemas.codes import ReasonCode
@@ -14,7 +13,7 @@ from worker.core.evidence import JobEvidence, ReuseHit, ViewMatch
 from worker.core.scoring import Scored
 
 DEVIATES_LOG_ODDS = -1.4  # p = 0.2 at even priors
-COPY_MEAN_DEVIATION = 0.35  # recompressed and resized copies of references stay below it, other specimens above
+COPY_NEARNESS = 0.45  # recompressed and resized copies of references reach 0.38, other specimens begin at 0.56
 DISAGREE_LOG_ODDS = 2.0  # one view above p = 0.88 and another below 0.12
 
 _ORDER = {code: position for position, code in enumerate(ReasonCode)}
@@ -63,12 +62,8 @@ def copies(evidence: JobEvidence) -> tuple[ReuseHit, ...]:
     """The hits that stand: same bytes, or near a reference by hash and nearer to the references than those are to each
     other. Two specimens photographed in one pose have hashes as near as two copies, so that a near hash alone is no
     ground, and of another job's photograph there is nothing else to go by."""
-    means = {m.probe.view: float(m.deviation_map.mean()) for m in evidence.matches if m.deviation_map is not None}
-    return tuple(
-        hit
-        for hit in evidence.reuse
-        if hit.exact or (hit.kind == "reference" and means.get(hit.view, math.inf) <= COPY_MEAN_DEVIATION)
-    )
+    near = {m.probe.view for m in evidence.matches if m.nearness is not None and m.nearness <= COPY_NEARNESS}
+    return tuple(hit for hit in evidence.reuse if hit.exact or (hit.kind == "reference" and hit.view in near))
 
 
 def departing(scored: Scored, view: str) -> Reason:

@@ -76,6 +76,7 @@ def _match(
         deviation=compared.scalar if compared else None,
         deviation_map=compared.cells if compared else None,
         aligned=compared.aligned if compared else None,
+        nearness=_nearness(compared, found),
         role_similarity=_role_similarity(job.sku, probe, gallery.sets, roles),
         reference_count=found.genuine_count,
     )
@@ -93,6 +94,12 @@ def _deviation(probe: ViewProbe, found: ReferenceSet, masked: Sequence[Rectangle
     if not same or not np.isfinite(probe.patches).all():
         return None
     return deviation(probe.patches, found.patches, found.patch_grid, found.spread, masked)
+
+
+def _nearness(compared: Deviation | None, found: ReferenceSet) -> float | None:
+    if compared is None or not found.typical_distance:
+        return None
+    return compared.mean_distance / found.typical_distance
 
 
 def _masked(profile: CategoryProfile | None, view: str) -> tuple[Rectangle, ...]:
