@@ -208,7 +208,7 @@ class ImageSettings(Group):
 
 
 class IntakeSettings(Group):
-    max_message_bytes: int = Field(10 * MIB, ge=1024, description="largest record that is read as a job")
+    max_message_bytes: int = Field(8 * MIB, ge=1024, description="largest record that is read as a job")
     held_bytes: int = Field(256 * MIB, ge=MIB, description="image bytes in flight before intake pauses")
     window_records: int = Field(256, ge=1, description="unpublished records a partition before that one pauses")
     queue_jobs: int = Field(64, ge=1, description="jobs a hand-off holds")

@@ -13,6 +13,7 @@ from worker.cli import (
     devstack,
     dlq,
     enroll,
+    evidence,
     migrate,
     report,
     results,
