@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TraceJobs = Callable[[Iterable[Embedded]], None]
 NS_PER_MS = 1_000_000
+EXPORT_TIMEOUT_S = 3.0  # with its retries: an absent collector must not hold a stopping worker
 
 
 def no_traces(jobs: Iterable[Embedded]) -> None:
@@ -28,7 +29,7 @@ def open_tracing(endpoint: str, *, build: str) -> tuple[TraceJobs, Callable[[], 
     """Export to an OpenTelemetry HTTP endpoint in the background: what traces jobs, and what flushes at the end."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return tracing_to(OTLPSpanExporter(endpoint=endpoint), build=build)
+    return tracing_to(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S), build=build)
 
 
 def tracing_to(exporter: SpanExporter, *, build: str) -> tuple[TraceJobs, Callable[[], None]]:
