@@ -1,0 +1,169 @@
+"""`make bench`: the worker end to end against a plain loop on the cores of this machine, side by side in one run.
+
+Order: loop, worker, loop; the services run idle through both loops, and the topic is full before the worker starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+
+import onnx
+from rich.console import Console
+
+from benchmarks import findings, stages
+from benchmarks.deployment import Deployment, deploy, preload
+from benchmarks.findings import Finding
+from benchmarks.goods import Goods, goods
+from benchmarks.host import ROOT, host_facts
+from benchmarks.plain_loop import PlainLoop
+from benchmarks.stages import StageRate, bound_jobs_per_second, stage_rates
+from benchmarks.worker_run import RunFailed, WorkerRun, run_worker
+from demo.stand import CommandFailed
+from devstack import Devstack, DevstackError
+from engines.quantize import float_twin
+from worker.errors import AssayError
+
+OUT = ROOT / "benchmarks" / "out" / "cpu.json"
+FOLDER = ROOT / ".cache" / "bench"
+JOBS = 2000
+MEMORY_GOAL_MB = 1200.0
+FLAT_GROWTH = 1.03  # last quarter of the jobs over the first
+MAP_BYTES_GOAL = 4096.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=JOBS, help="jobs through the worker; the memory goal asks for 2000")
+    parser.add_argument("--loop-jobs", type=int, default=0, help="jobs through each plain loop; 0: every distinct one")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the services' data lie meanwhile")
+    given = parser.parse_args(argv)
+    console = Console()
+    try:
+        return _measured(console, given.folder, jobs=given.jobs, loop_jobs=given.loop_jobs)
+    except (AssayError, CommandFailed, DevstackError, RunFailed) as error:
+        console.print(f"bench: {error}", style="red", highlight=False, markup=False)
+        return 2
+
+
+def _measured(console: Console, folder: Path, *, jobs: int, loop_jobs: int) -> int:
+    found = goods(console)
+    facts: dict[str, object] = {"environment": {**host_facts(), **found.facts()}}
+    stack = Devstack(folder / "stack", report=lambda line: console.print(line, highlight=False))
+    with stack.session() as addresses:
+        deployment = deploy(addresses, folder, found, console)
+        console.print(f"filling the topic with {jobs} jobs")
+        preload(deployment, found, jobs)
+        loops = [_plain_loop(deployment, found, loop_jobs, console)]
+        run = run_worker(deployment, jobs, console)
+        console.print(f"worker: {run.jobs_per_second:.2f} jobs/s")
+        loops.append(_plain_loop(deployment, found, loop_jobs, console))
+        rates = stage_rates(deployment, found)
+    stack.reset()
+    made = _findings(run, loops, rates)
+    facts |= {"run": _run_facts(deployment, run, loops, rates), "stages": [asdict(rate) for rate in rates]}
+    console.print(stages.table(rates))
+    console.print(findings.table(made))
+    findings.write(OUT, made, facts)
+    console.print(f"written: {OUT}", highlight=False)
+    return 0
+
+
+def _plain_loop(deployment: Deployment, goods: Goods, limit: int, console: Console) -> float:
+    """Jobs a second. The first job warms up and is not timed."""
+    settings = deployment.settings.engines
+    graphs = {name: _float_graph(deployment.models.engine(name).model) for name in settings.names}
+    item = goods.items[0]
+    loop = PlainLoop(graphs, {view: settings.encoder_for(item.category, view) for view in item.views}, threads=2)
+    loop.run(goods.views[0])
+    rate = loop.jobs_per_second(goods.views[: limit or None])
+    console.print(f"plain loop: {rate:.2f} jobs/s")
+    return rate
+
+
+def _float_graph(model: bytes) -> bytes:
+    graph: bytes = float_twin(onnx.load_from_string(model)).SerializeToString()
+    return graph
+
+
+def _findings(run: WorkerRun, loops: Sequence[float], rates: Sequence[StageRate]) -> list[Finding]:
+    ratio = run.jobs_per_second / mean(loops)
+    memory = run.memory
+    no_switch = "the worker has no switch for it"
+    return [
+        Finding(
+            id="G21",
+            measure="worker end to end / plain loop",
+            value=ratio,
+            goal=2.5,
+            unit="x",
+            explained="" if ratio >= 2.5 else _what_binds(run, rates),
+        ),
+        Finding(
+            id="G21-stretch",
+            measure="the same",
+            value=ratio,
+            goal=3.2,
+            unit="x",
+            explained="" if ratio >= 3.2 else _what_binds(run, rates),
+        ),
+        Finding(
+            id="memory-peak",
+            measure=f"worker's resident memory, most over {run.jobs} jobs",
+            value=memory.peak,
+            goal=MEMORY_GOAL_MB,
+            better="lower",
+            unit="MB",
+        ),
+        Finding(
+            id="memory-growth",
+            measure=f"the same, mean of the last quarter ({memory.last_quarter:.0f} MB) / of the first",
+            value=memory.last_quarter / memory.first_quarter,
+            goal=FLAT_GROWTH,
+            better="lower",
+        ),
+        Finding(
+            id="G18-bytes",
+            measure="attention and deviation map, most bytes a view",
+            value=float(run.map_bytes[1]),
+            goal=MAP_BYTES_GOAL,
+            better="lower",
+        ),
+        Finding(id="G18", measure="maps on / off", value=None, explained=no_switch),
+        Finding(id="G15", measure="transactional / at-least-once", value=None, explained=no_switch),
+    ]
+
+
+def _what_binds(run: WorkerRun, rates: Sequence[StageRate]) -> str:
+    cores = len(os.sched_getaffinity(0))
+    used = run.jobs_per_second * run.machine_cpu_ms / 1e3 / cores
+    costs = sorted((rate for rate in rates if not rate.within), key=lambda rate: -rate.machine_ms)
+    named = ", ".join(f"{rate.stage} {rate.machine_ms:.0f} ms" for rate in costs[:3])
+    bound = bound_jobs_per_second(rates)
+    return (
+        f"processor time: {used:.0%} of {cores} cores busy; a job costs {named}; stages alone allow {bound:.1f} jobs/s"
+    )
+
+
+def _run_facts(
+    deployment: Deployment, run: WorkerRun, loops: Sequence[float], rates: Sequence[StageRate]
+) -> Mapping[str, object]:
+    names = deployment.settings.engines.names
+    own = {name: value for name, value in asdict(run).items() if name != "metrics"}
+    return {
+        **own,
+        "plain loop, jobs a second": list(loops),
+        "plain loop, drift": abs(loops[0] - loops[1]) / mean(loops),
+        "stages allow, jobs a second": bound_jobs_per_second(rates),
+        "trained encoders": deployment.models.trained,
+        "engines": {name: deployment.models.engine(name).manifest.onnx_sha256 for name in names},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

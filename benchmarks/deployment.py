@@ -1,0 +1,121 @@
+"""A deployment to measure: services, engines, an enrolled gallery, an active score calibration and a full topic."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
+
+from benchmarks.goods import Goods
+from demo.recalibrate import PROFILES
+from demo.stand import TENANT, Stand, new_stand
+from devstack import Addresses
+from engines.catalogue import MODELS_DIR, BackendChoice, VerifiedEngine, read_engine, shipped_keys
+from engines.manifest import manifest_path
+from engines.publish import seeded_model
+from worker.adapters.references import ReferenceStore
+from worker.app import open_database
+from worker.cli.submission import build_job, submit_jobs
+from worker.core.policy_json import from_json
+from worker.settings import EngineSettings, Settings, load_settings
+
+CALIBRATION = "calibration.openvino.json"
+FAMILIES = ("resnet18", "vit_tiny16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    folder: Path
+    trained: bool
+    backend: BackendChoice = "auto"
+
+    def engine(self, name: str) -> VerifiedEngine:
+        return read_engine(self.folder, name, shipped_keys(self.folder))
+
+
+def models(folder: Path) -> Models:
+    """The shipped encoders; where there are none, untrained ones of the same speed."""
+    if all(manifest_path(MODELS_DIR, name).exists() for name in EngineSettings().names):
+        return Models(folder=MODELS_DIR, trained=True)
+    seeded = folder / "models"
+    if not all(manifest_path(seeded, family).exists() for family in FAMILIES):
+        key = Ed25519PrivateKey.generate()
+        for family in FAMILIES:
+            seeded_model(seeded, family, 1, key)
+    return Models(folder=seeded, trained=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    stand: Stand
+    settings: Settings  # the worker's
+    models: Models
+
+
+def deploy(addresses: Addresses, folder: Path, goods: Goods, console: Console) -> Deployment:
+    """Topics, references and calibration in place; no worker yet. Photographs are not kept: storing them is a copy
+    to a disk, whose speed would be measured instead of ours."""
+    chosen = models(folder)
+    changes = {"ASSAY_ENGINES__MODELS_DIR": str(chosen.folder), "ASSAY_EVIDENCE__KEEP": "off", "ASSAY_BUILD": "bench"}
+    stand = new_stand(addresses, folder / "stand", changes)
+    stand.assay("topics", "apply")
+    console.print("enrolling the references")
+    by = ("--tenant", TENANT, "--by", "bench")
+    stand.assay("enroll", str(goods.references), *by, "--profiles", str(PROFILES), env=stand.curator)
+    _calibrate(stand, chosen, goods, console)
+    with environment(stand.environment):
+        return Deployment(stand=stand, settings=load_settings(), models=chosen)
+
+
+def preload(deployment: Deployment, goods: Goods, count: int) -> list[str]:
+    """Fill the jobs topic: the items in turn, each time under a new job id, photographs inline. Returns the ids."""
+    kafka = deployment.settings.kafka
+    ids = [f"bench-{turn:06d}" for turn in range(count)]
+    turns = zip(ids, itertools.cycle(goods.items), strict=False)
+    jobs = (build_job(item, tenant=TENANT, job_id=job_id, transport="inline") for job_id, item in turns)
+    submit_jobs(jobs, client_config=kafka.client_config(), topics=kafka.topics)
+    return ids
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """These variables and no others, for code that runs in this process."""
+    before = dict(os.environ)
+    try:
+        _replace_environment(values)
+        yield
+    finally:
+        _replace_environment(before)
+
+
+def _replace_environment(values: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(values)
+
+
+def _calibrate(stand: Stand, chosen: Models, goods: Goods, console: Console) -> None:
+    """Publish the shipped score calibration; untrained encoders get one of their own, good for nothing but timing."""
+    shipped = chosen.folder / CALIBRATION
+    if chosen.trained and shipped.exists():
+        _publish(stand, shipped)
+        return
+    console.print("no shipped score calibration: fitting one for the timing")
+    budgets = ("--alpha-accept", "0.3", "--alpha-reject", "0.3")
+    stand.assay(
+        "calibrate", str(goods.jobs), "--tenant", TENANT, "--publish", "--by", "bench", *budgets, env=stand.curator
+    )
+
+
+def _publish(stand: Stand, shipped: Path) -> None:
+    calibration = from_json(json.loads(shipped.read_text()))
+    scores = (*calibration.genuine_scores.values(), *calibration.counterfeit_scores.values())
+    with environment(stand.curator), open_database(load_settings()).connect() as connection:
+        store = ReferenceStore(connection.engine)
+        store.put_calibration(calibration, n=sum(map(len, scores)), by="bench", why="shipped with the encoders")
