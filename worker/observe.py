@@ -63,6 +63,8 @@ class Meter:
     def judged(self, event: VerdictEvent, seconds: float) -> None:
         self.verdicts.labels(event.category, event.verdict).inc()
         self.latency.observe(seconds)
+        self.stage("queue", event.timings.queue_ms / 1e3)
+        self.stage("fetch", event.timings.fetch_ms / 1e3)
         for view in event.views:
             if view.unusable_code is not None:
                 self.views_unusable.labels(view.unusable_code).inc()

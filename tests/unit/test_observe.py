@@ -138,6 +138,8 @@ class TestMeter:
         assert page["assay_verdicts_total", frozenset({("category", "bag"), ("verdict", "authentic")})] == 1
         assert page["assay_views_unusable_total", frozenset({("code", "truncated")})] == 1
         assert page["assay_job_seconds_sum", frozenset()] == 0.4
+        assert page["assay_stage_seconds_sum", frozenset({("stage", "queue")})] == 0.003
+        assert page["assay_stage_seconds_sum", frozenset({("stage", "fetch")})] == 0.001
 
     def test_a_batch_counts_its_images_its_fill_and_why_it_was_cut(self, meter: Meter, pages: Pages) -> None:
         meter.batch(images=8, flush="window")
