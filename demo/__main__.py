@@ -34,13 +34,13 @@ from schemas.codes import ErrorCode, Verdict
 from schemas.message import OutputRecord
 from schemas.verdict import VerdictEvent
 from worker.adapters.kafka_sender import KafkaSender
-from worker.adapters.references import ReferenceStore
-from worker.app import open_database, open_encoder, open_evidence, open_gallery
+from worker.app import open_database, open_encoder, open_evidence, open_gallery, open_references
 from worker.cli.report import entry_of
 from worker.cli.submission import Answers, Lost, Reply, submit_jobs
 from worker.core.calibration import from_json
 from worker.errors import AssayError
 from worker.items import Item, read_items
+from worker.observe import configure_logs
 from worker.ports import EvidenceStore
 from worker.report.entry import DeadEnd, ReportEntry
 from worker.report.index import render_index
@@ -50,11 +50,13 @@ ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / "demo-report"
 FOLDER = ROOT / ".demo"
 ANSWER_DEADLINE_S = 600.0
+WIDTH = 140
 Answered = list[tuple[Example, Reply | None]]
 
 
 def main() -> int:
-    console = Console()
+    console = _console()
+    configure_logs(level="warning", form="console")
     keep = os.environ.get("KEEP", "") not in ("", "0")
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
@@ -66,6 +68,11 @@ def main() -> int:
     except (AssayError, DevstackError) as error:
         console.print(f"[bold red]demo:[/] {error}", highlight=False)
         return 2
+
+
+def _console() -> Console:
+    """Wide enough for the tables where the output is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 
 def _demo(console: Console, closing: ExitStack, keep: bool) -> int:
@@ -86,7 +93,7 @@ def _demo(console: Console, closing: ExitStack, keep: bool) -> int:
     examples += special_examples(spare[:4], spare[4:], read_items(enrolled)[0], TENANT)
     answered = _run(console, settings, examples)
     answered += _run(console, settings, [resold(examples[0])])
-    _twice(console, settings, examples[0])
+    answered += _run(console, settings, [replace(examples[0], kind="duplicate", item=None)])
     _one_malformed(console, settings)
 
     entries = _entries(settings, answered)
@@ -144,7 +151,7 @@ def _prepare(console: Console, stand: Stand, settings: Settings, enrolled: Path)
     scores = (*calibration.genuine_scores.values(), *calibration.counterfeit_scores.values())
     database = open_database(settings)
     try:
-        store = ReferenceStore(database)
+        store = open_references(settings, database)
         store.put_calibration(calibration, n=sum(map(len, scores)), by="demo", why="shipped with the encoders")
     finally:
         database.dispose()
@@ -175,13 +182,6 @@ def _run(console: Console, settings: Settings, examples: Sequence[Example]) -> A
     finally:
         answers.close()
     return [(example, found.get(example.job.job_id)) for example in examples]
-
-
-def _twice(console: Console, settings: Settings, example: Example) -> None:
-    """The same job again is answered with the first answer."""
-    ((_, reply),) = _run(console, settings, [example])
-    name = reply.result_id if isinstance(reply, VerdictEvent) else reply
-    console.print(f"duplicate: job {example.job.job_id} sent again, answered with the stored result {name}")
 
 
 def _one_malformed(console: Console, settings: Settings) -> None:
@@ -224,7 +224,7 @@ def _twin(console: Console, stand: Stand, judged: Sequence[tuple[Example, Verdic
 
 
 def _jobs_table(answered: Answered) -> Table:
-    table = Table(title="Every job: what it was, and what Assay says")
+    table = Table(title="Every job: what it was, and what Assay says", title_justify="left")
     for column in ("SKU", "truth", "example of", "verdict", "confidence", "first reason"):
         table.add_column(column)
     for example, reply in answered:

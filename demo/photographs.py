@@ -107,6 +107,7 @@ def _path(specimen: Specimen, view: str) -> str:
 
 
 def _line(specimen: Specimen) -> dict[str, object]:
+    forged_views = ",".join(FAMILIES[specimen.family].views) if specimen.family else ""
     return {
         "name": specimen.name,
         "sku": specimen.sku.sku_id,
@@ -114,5 +115,7 @@ def _line(specimen: Specimen) -> dict[str, object]:
         "label": "counterfeit" if specimen.family else "genuine",
         "views": {view: _path(specimen, view) for view in specimen.views},
         "serial": f"S{specimen.specimen:06d}",
-        "meta": {"family": specimen.family, "strength": specimen.strength if specimen.family else 0.0},
+        "meta": {"family": specimen.family, "strength": specimen.strength, "forged_views": forged_views}
+        if specimen.family
+        else {},
     }

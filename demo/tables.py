@@ -33,9 +33,8 @@ class Tally:
         return self.right / decided if decided else None
 
     def cells(self) -> tuple[str, ...]:
-        accuracy = "-" if self.accuracy is None else f"{self.accuracy:.1%}"
-        counts = (self.jobs, self.right, self.wrong, self.inconclusive)
-        return (*(str(count) for count in counts), accuracy, f"{self.abstention:.1%}")
+        accuracy = "-" if self.accuracy is None else f"{self.accuracy:.0%}"
+        return f"{self.right}", f"{self.wrong}", f"{self.inconclusive}", accuracy, f"{self.abstention:.0%}"
 
 
 Judged = Sequence[tuple[Example, Verdict]]
@@ -61,14 +60,14 @@ def by_kind(judged: Judged) -> dict[str, Judged]:
 
 def accuracy_table(int8: Judged, twin: Judged) -> Table:
     """Accuracy, abstention and false verdicts, INT8 beside its float twin. For forgeries `wrong` is a false accept."""
-    table = Table(title="Labelled jobs: INT8 engines and their float twins")
-    columns = ("jobs", "right", "wrong", "inconclusive", "accuracy when decided", "abstention")
-    table.add_column("")
-    for name in (*columns, *(f"twin: {column}" for column in columns[1:])):
-        table.add_column(name, justify="right")
+    title = "Labelled jobs, INT8 engines | their float twins (accuracy: of the decided ones)"
+    table = Table("", title=title, title_justify="left")
+    names = ("right", "wrong", "inconcl.", "accuracy", "abstains")
+    for name in ("jobs", *names, "|", *names):
+        table.add_column(name, justify="right", no_wrap=True)
     twins = by_kind(twin)
     for kind, pairs in by_kind(int8).items():
-        table.add_row(kind, *tally(pairs).cells(), *tally(twins[kind]).cells()[1:])
+        table.add_row(kind, str(len(pairs)), *tally(pairs).cells(), "|", *tally(twins[kind]).cells())
     return table
 
 

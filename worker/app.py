@@ -25,6 +25,7 @@ from worker.adapters.database import connect
 from worker.adapters.encoder import SessionEncoder
 from worker.adapters.evidence_files import FileEvidence, S3Evidence
 from worker.adapters.gallery import PostgresGallery
+from worker.adapters.gallery_bell import GalleryBell
 from worker.adapters.image_https import HttpsOptions
 from worker.adapters.image_s3 import S3Options
 from worker.adapters.images import RoutedImages
@@ -84,8 +85,10 @@ def open_encoder(settings: Settings) -> SessionEncoder:
     return SessionEncoder(session)
 
 
-def open_references(settings: Settings) -> ReferenceStore:
-    return ReferenceStore(open_database(settings))
+def open_references(settings: Settings, database: sqlalchemy.Engine) -> ReferenceStore:
+    """Every change of the gallery is announced through Redis where there is one."""
+    bell = open_bell(settings)
+    return ReferenceStore(database, announce=bell.ring) if bell else ReferenceStore(database)
 
 
 def open_evidence(settings: Settings) -> EvidenceStore:
@@ -135,8 +138,15 @@ def open_status(settings: Settings) -> JobStatus | None:
 
 
 def open_gallery(settings: Settings) -> PostgresGallery:
+    """The mirror; a moved revision is heard of through Redis where there is one, and polled for in any case."""
     chosen = settings.gallery
-    return PostgresGallery(open_database(settings), max_medoids=chosen.max_medoids, poll_s=chosen.poll_s)
+    bell = open_bell(settings)
+    wait = bell.wait if bell else None
+    return PostgresGallery(open_database(settings), max_medoids=chosen.max_medoids, poll_s=chosen.poll_s, wait=wait)
+
+
+def open_bell(settings: Settings) -> GalleryBell | None:
+    return GalleryBell(settings.redis.url.get_secret_value()) if settings.redis.url else None
 
 
 def open_source(settings: Settings) -> KafkaSource:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from dataclasses import asdict
 
+from engines.decode import ImageFault
 from engines.runner import EngineInfo
-from engines.session import EncodeRequest, EncoderSession, ImageFault, PendingBatch, ViewFeatures
+from engines.session import EncodeRequest, EncoderSession, PendingBatch, ViewFeatures
 from schemas.codes import ViewCode
 from schemas.verdict import EngineUse
 from worker.core.evidence import UnusableView, ViewProbe

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from worker.adapters.gallery import PostgresGallery
 from worker.adapters.references import ReferenceStore
-from worker.app import open_encoder
+from worker.app import open_encoder, open_references
 from worker.calibrate import collect, with_budgets
 from worker.cli import terminal
 from worker.cli.opening import open_database
@@ -70,7 +70,14 @@ def calibrate(
             out.write_text(json.dumps(to_json(calibration), indent=1) + "\n", encoding="utf-8")
         if publish:
             changed = [profile for name, profile in profiles.items() if profile != chosen[name]]
-            _publish(database, calibration, changed, n=len(labelled), by=by, why=f"calibrated on {manifest.name}")
+            _publish(
+                open_references(settings, database),
+                calibration,
+                changed,
+                n=len(labelled),
+                by=by,
+                why=f"calibrated on {manifest.name}",
+            )
     _print(report, as_json)
 
 
@@ -113,7 +120,7 @@ def _fit(
 
 
 def _publish(
-    database: Engine,
+    store: ReferenceStore,
     calibration: ScoreCalibration,
     profiles: Sequence[CategoryProfile],
     *,
@@ -121,7 +128,6 @@ def _publish(
     by: str,
     why: str,
 ) -> None:
-    store = ReferenceStore(database)
     if profiles:
         store.put_categories(profiles, by=by, why=why)
     revision = store.put_calibration(calibration, n=n, by=by, why=why)

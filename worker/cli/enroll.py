@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from typer.core import TyperGroup
 
 from worker.adapters.references import NewItem, NewReference, ReferenceStore
-from worker.app import open_encoder, open_evidence
+from worker.app import open_encoder, open_evidence, open_references
 from worker.cli import terminal
 from worker.cli.opening import open_database
 from worker.cli.stored import enrolled_vectors, known_categories, reference_digests
@@ -84,7 +84,7 @@ def add(
     items = read_items(path, category=category)
     why = provenance or f"enrolled from {path.name}"
     with open_database(settings) as database:
-        store = ReferenceStore(database)
+        store = open_references(settings, database)
         if profiles is not None:
             store.put_categories(read_profiles(profiles), by=by, why=f"profiles of {profiles.name}")
         desk = Desk(settings=settings, database=database, store=store, tenant=tenant, by=by, why=why)
@@ -102,8 +102,9 @@ def change_state(
     why: Annotated[str, typer.Option(help="On what grounds.")],
 ) -> None:
     """Approve a draft, quarantine a doubtful reference or retire one. Verdicts already made stay as they are."""
-    with open_database(load_settings()) as database:
-        store = ReferenceStore(database)
+    settings = load_settings()
+    with open_database(settings) as database:
+        store = open_references(settings, database)
         move = {"active": store.activate, "quarantined": store.quarantine, "retired": store.retire}[to]
         revision = move(_owner_of(database, reference), [reference], by=by, why=why)
     terminal.say(f"Reference {reference} is {to}; gallery revision {revision}")

@@ -14,6 +14,7 @@ from worker.core.evidence import ViewMatch, ViewProbe
 from worker.core.policy import QualityLimits
 
 WRONG_ROLE_MARGIN = 0.1  # cosine by which another role's references must be nearer than the view's own
+WRONG_ROLE_LEAST = 0.6  # a forged view is near to nothing; one of another role is near to that role's references
 DUPLICATE_BITS = 3  # perceptual hashes that differ in at most so many bits of 64 are one photograph
 
 
@@ -68,7 +69,7 @@ def _wrong_role(match: ViewMatch) -> Reason | None:
     if match.similarity is None or not others:
         return None
     best, role = max(others)
-    if not best > match.similarity + WRONG_ROLE_MARGIN:
+    if best < WRONG_ROLE_LEAST or not best > match.similarity + WRONG_ROLE_MARGIN:
         return None
     detail = f"nearer to the references of {role} ({best:.2f}) than to those of {view} ({match.similarity:.2f})"
     return Reason(code=ReasonCode.VIEW_WRONG_ROLE, view=view, detail=detail)
