@@ -8,7 +8,7 @@ import functools
 import io
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ FaultCode = Literal["undecodable", "truncated", "too_many_pixels", "type_not_all
 
 _MAGIC: Final = (("JPEG", 0, b"\xff\xd8\xff"), ("PNG", 0, b"\x89PNG\r\n\x1a\n"), ("WEBP", 8, b"WEBP"))
 _OTHER_MAGIC: Final = ((0, b"GIF8"), (0, b"BM"), (0, b"II*\0"), (0, b"MM\0*"), (4, b"ftyp"), (0, b"%PDF"), (0, b"<"))
-
-_BLOCK_BYTES: Final = 1024 * 1024
-_BLOCKS_KEPT: Final = 16
 
 _ORIENTATION: Final = 0x0112
 _TURNS: Final[dict[object, Image.Transpose]] = {
@@ -79,20 +76,12 @@ class PillowDecoder:
     def __init__(self, size: int, threads: int, limits: DecodeLimits | None = None, reduced: bool = True) -> None:
         self._decode = functools.partial(decode_photograph, size=size, limits=limits or DecodeLimits(), reduced=reduced)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        _keep_memory()
 
     def decode(self, blobs: Sequence[bytes]) -> list[Future[Decoded | ImageFault]]:
         return [self._pool.submit(self._decode, blob) for blob in blobs]
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _keep_memory() -> None:
-    """Let Pillow reuse the memory of images: fresh pages cost a seventh of a decode. Holds 16 MiB at most."""
-    allocator: Any = Image  # Pillow documents it as environment variables, which are read at import; types leave it out
-    allocator.core.set_block_size(_BLOCK_BYTES)
-    allocator.core.set_blocks_max(_BLOCKS_KEPT)
 
 
 class _Unusable(Exception):
@@ -167,23 +156,19 @@ def _plain(image: Image.Image) -> Image.Image:
         return Image.alpha_composite(white, rgba).convert("RGB")
     if image.mode == "CMYK" and "icc_profile" in image.info:
         return image
-    return _rgb(image)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy it all the same
+    return image.convert("RGB")
 
 
 def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Through the embedded colour profile to sRGB; a profile that cannot be used is passed over."""
     if not profile:
-        return _rgb(image)
+        return image.convert("RGB")
     try:
         transform = _transform_to_srgb(profile, image.mode)
         converted = ImageCms.applyTransform(image, transform)
     except (ImageCms.PyCMSError, ValueError):
         converted = None
-    return converted if converted is not None else _rgb(image)
+    return converted if converted is not None else image.convert("RGB")
 
 
 @functools.lru_cache(maxsize=16)
