@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -172,8 +174,10 @@ class HealthServer:
 
 def configure_logs(*, level: str, form: str) -> None:
     """Structured logs on standard error: a constant event name and fields, also for what libraries say."""
+    seldom = Seldom()
     chain: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        seldom.of_clients,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -186,13 +190,37 @@ def configure_logs(*, level: str, form: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    _log_libraries([*chain, renderer])
+    _log_libraries([*chain, renderer], seldom)
 
 
-def _log_libraries(processors: list[Processor]) -> None:
+class Seldom:
+    """Lets the same words through once in `rest_s`: a client that finds no broker says so many times a second."""
+
+    def __init__(self, *, rest_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rest_s = rest_s
+        self._clock = clock
+        self._said_s: dict[str, float] = {}
+
+    def allows(self, words: str) -> bool:
+        """Numbers (ports, milliseconds) do not make other words of it."""
+        now_s, same = self._clock(), re.sub(r"\d+", "#", words)
+        self._said_s = {known: said_s for known, said_s in self._said_s.items() if now_s - said_s < self._rest_s}
+        if same in self._said_s:
+            return False
+        self._said_s[same] = now_s
+        return True
+
+    def of_clients(self, _logger: object, _method: str, event: EventDict) -> EventDict:
+        if event["event"] == "kafka_client_error" and not self.allows(str(event)):
+            raise structlog.DropEvent
+        return event
+
+
+def _log_libraries(processors: list[Processor], seldom: Seldom) -> None:
     """librdkafka, boto3 and OpenTelemetry speak through `logging`: their warnings get the form of our own lines."""
     meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: seldom.allows(record.getMessage()))
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_library_said, meta, *processors]))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 

@@ -17,7 +17,7 @@ from schemas import headers
 from schemas.message import Headers, OutputRecord
 from tests.outcome_builders import ENGINE, a_job, an_event
 from worker.errors import ConfigurationError
-from worker.observe import HealthServer, Meter, outcome_of
+from worker.observe import HealthServer, Meter, Seldom, outcome_of
 
 
 @dataclass(slots=True)
@@ -163,6 +163,19 @@ class TestMeter:
         assert page["assay_held_bytes", frozenset()] == 3
 
 
+def test_the_same_words_are_let_through_once_in_a_while() -> None:
+    now_s = 0.0
+    seldom = Seldom(rest_s=10.0, clock=lambda: now_s)
+    assert seldom.allows("broker 1 is down (after 3ms)")
+    assert not seldom.allows("broker 1 is down (after 17ms)")
+    assert seldom.allows("a transaction was aborted")
+    now_s = 9.0
+    assert not seldom.allows("broker 1 is down (after 3ms)")
+    now_s = 10.0
+    assert seldom.allows("broker 1 is down (after 3ms)")
+    assert not seldom.allows("broker 1 is down (after 3ms)")
+
+
 class TestLogs:
     """In a process of their own: logging is configured for the whole of one."""
 
@@ -173,7 +186,8 @@ configure_logs(level={level!r}, form={form!r})
 log = structlog.get_logger()
 log.info("worker_started", instance="cpu-0")
 log.warning("settle_failed", what="postgres")
-logging.getLogger("librdkafka").warning("%s is down", "broker 1")
+for port in (9092, 9093):
+    logging.getLogger("librdkafka").warning("%s is down, port %d", "broker", port)
 logging.getLogger("librdkafka").info("chatter")
 """
 
@@ -188,7 +202,19 @@ logging.getLogger("librdkafka").info("chatter")
         assert (started["event"], started["level"], started["instance"]) == ("worker_started", "info", "cpu-0")
         assert started["timestamp"].endswith("Z")
         assert (failed["event"], failed["what"]) == ("settle_failed", "postgres")
-        assert (said["event"], said["library"], said["detail"]) == ("library_said", "librdkafka", "broker 1 is down")
+        assert (said["event"], said["library"], said["detail"]) == (
+            "library_said",
+            "librdkafka",
+            "broker is down, port 9092",
+        )
+
+    def test_a_client_that_cries_many_times_a_second_is_heard_once(self) -> None:
+        script = self.SCRIPT + 'for n in range(9):\n    log.warning("kafka_client_error", error=f"down for {n} ms")\n'
+        script = script.replace("{n}", "{{n}}")
+        done = subprocess.run(
+            [sys.executable, "-c", script.format(level="info", form="json")], capture_output=True, text=True, check=True
+        )
+        assert done.stderr.count("kafka_client_error") == 1
 
     def test_lines_below_the_level_are_left_out(self) -> None:
         events = [json.loads(line)["event"] for line in self.lines("warning", "json")]
