@@ -197,7 +197,7 @@ class RedisSettings(Group):
 class ImageSettings(Group):
     file_root: Path | None = Field(None, description="folder that file: URIs are served from; unset: not allowed")
     https_hosts: Names = Field((), description="hosts that https: URIs may name; empty: not allowed")
-    s3_endpoint: str | None = Field(None, description="S3 endpoint URL; unset: AWS's own")
+    s3_endpoint: str | None = Field(None, description="S3 endpoint URL, of kept photographs too; unset: AWS's own")
     s3_buckets: Names = Field((), description="buckets that s3: URIs may name; empty: not allowed")
     max_bytes: int = Field(16 * MIB, ge=1024, description="largest image")
     max_pixels: int = Field(64_000_000, ge=1, description="largest image, width x height")

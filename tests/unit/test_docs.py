@@ -17,6 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from devstack.kafka import SETTINGS
 from migrations.tables import metadata
 from schemas import published
 from schemas.codes import ErrorCode, ReasonCode, ViewCode
@@ -335,6 +336,12 @@ def test_the_settings_file_of_the_example_loads(tmp_path: Path, monkeypatch: pyt
     settings = load_settings()
     assert settings.mode == "production"
     assert settings.images.https_hosts == ("images.example",)
+
+
+def test_the_broker_settings_are_those_that_the_tests_run_with() -> None:
+    named = dict(re.findall(r"^    ([a-z.]+\.ms)=(\d+)$", OPERATIONS, re.MULTILINE))
+    assert len(named) == 3
+    assert named.items() <= SETTINGS.items()
 
 
 def test_the_profile_of_the_example_loads(tmp_path: Path) -> None:
