@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
 
@@ -20,6 +19,7 @@ class Finding:
     measure: str
     value: float | None
     goal: float | None = None
+    stretch: float | None = None
     better: Literal["higher", "lower"] = "higher"
     unit: str = ""
     explained: str = ""
@@ -37,6 +37,7 @@ class Finding:
             "value": self.value,
             "unit": self.unit,
             "goal": self.goal,
+            **({"stretch": self.stretch} if self.stretch is not None else {}),
             "better": self.better,
             "met": self.met,
             **({"explained": self.explained} if self.explained else {}),
@@ -59,7 +60,8 @@ def _figure(finding: Finding) -> str:
 def _goal(finding: Finding) -> str:
     if finding.goal is None:
         return "-"
-    return f"{'>=' if finding.better == 'higher' else '<='} {finding.goal:g}"
+    stretch = "" if finding.stretch is None else f" ({finding.stretch:g})"
+    return f"{'>=' if finding.better == 'higher' else '<='} {finding.goal:g}{stretch}"
 
 
 def _word(finding: Finding) -> str:
@@ -73,7 +75,3 @@ def write(path: Path, findings: Sequence[Finding], facts: Mapping[str, object]) 
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {**{finding.id: finding.as_json() for finding in findings}, **facts}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def show(console: Console, findings: Sequence[Finding]) -> None:
-    console.print(table(findings))

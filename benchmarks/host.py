@@ -20,6 +20,7 @@ def host_facts() -> dict[str, object]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "CPU": cpu_model(),
+        "INT8 instructions": int8_instructions(),
         "cores": len(os.sched_getaffinity(0)),
         "memory, GB": round(psutil.virtual_memory().total / 1e9, 1),
         "load before": round(os.getloadavg()[0], 2),
@@ -29,9 +30,19 @@ def host_facts() -> dict[str, object]:
 
 
 def cpu_model() -> str:
+    return _cpu_line("model name") or platform.processor()
+
+
+def int8_instructions() -> list[str]:
+    """Those that decide how much faster INT8 is than FP32 here."""
+    flags = set(_cpu_line("flags").split())
+    return [name for name in ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "amx_bf16") if name in flags]
+
+
+def _cpu_line(name: str) -> str:
+    """The first core's entry `name` of /proc/cpuinfo; '' where there is none."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def commit() -> str:

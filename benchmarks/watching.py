@@ -21,6 +21,7 @@ class MemoryUse:
 
     peak: float
     first_quarter: float
+    second_quarter: float
     last_quarter: float
     mb_per_1000_jobs: float
 
@@ -67,6 +68,7 @@ def memory_use(samples: Sequence[tuple[int, float]]) -> MemoryUse:
     return MemoryUse(
         peak=max(used for _, used in samples),
         first_quarter=mean(quarters[0] or [samples[0][1]]),
+        second_quarter=mean(quarters[1] or [samples[0][1]]),
         last_quarter=mean(quarters[3] or [samples[-1][1]]),
         mb_per_1000_jobs=float(slope) * 1000,
     )
