@@ -36,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     render = commands.add_parser("render", help="render the training and evaluation sets")
     render.add_argument("--skus", type=int, default=800)
-    render.add_argument("--eval-skus", type=int, default=120)
+    render.add_argument("--first", type=int, default=0, help="leave out the training SKUs before this one")
+    render.add_argument("--eval-skus", type=int, default=120, help="0 renders no evaluation set")
     render.add_argument("--seconds", type=float, default=200.0, help="stop handing out SKUs after this")
     render.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     render.set_defaults(run=_render)
@@ -45,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--until", type=float, help="train until this wall-clock time (seconds since 1970)")
     fit.add_argument("--init", type=Path, help="begin with these weights (.npz)")
     fit.add_argument("--groups", type=int, help="groups a batch (dry runs)")
+    fit.add_argument("--rate", type=float, default=1.0, help="factor on the recipe's learning rate")
+    fit.add_argument("--weights-only", action="store_true", help="end with the weights; ship them elsewhere")
     fit.set_defaults(run=_fit)
     again = commands.add_parser("ship", help="export and measure weights without torch")
     again.add_argument("--weights", type=Path, help=".npz; random weights without it (dry runs)")
@@ -65,9 +68,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _render(options: Any) -> None:
     began = time.monotonic()
-    render_set(options.data, "eval", options.eval_skus, options.seconds / 3, options.workers)
+    if options.eval_skus:
+        render_set(options.data, "eval", range(options.eval_skus), options.seconds / 3, options.workers)
     left = options.seconds - (time.monotonic() - began)
-    render_set(options.data, "train", options.skus, left, options.workers)
+    render_set(options.data, "train", range(options.first, options.skus), left, options.workers)
 
 
 def _fit(options: Any) -> None:
@@ -83,18 +87,22 @@ def _fit(options: Any) -> None:
     module = module_of(architecture)
     if options.init:
         load_weights(module, stored.load(options.init))
-    train, test = load(options.data, "train"), load(options.data, "eval")
+    train = load(options.data, "train")
     until = options.until or time.time() + 60 * options.minutes
     checkpoint = options.data / f"{options.family}.checkpoint"
-    run = fit(module, train, recipe_of(options.family, options.groups), until, checkpoint, device)
+    recipe = recipe_of(options.family, options.groups, options.rate)
+    run = fit(module, train, recipe, until, checkpoint, device)
     LOG.info("trained: %s", run)
     path = options.out / f"{options.family}.weights.npz"
     stored.save(path, weights_of(module))
+    if options.weights_only:
+        return
     # what is exported is what the file holds, so that anyone can export it again into the same embedding space
     weights = stored.load(path)
     load_weights(module, weights)
     module.eval()
     torch.backends.cudnn.allow_tf32 = False
+    test = load(options.data, "eval")
     exact = _torch_embed(module, device)
     _log_agreement(architecture, weights, exact, np.ascontiguousarray(test.pixels[test.groups[:4], 0]))
     report = ship(architecture, weights, train, test, exact, options.out, _clock(options))

@@ -42,9 +42,9 @@ class Recipe:
 RECIPES = {"resnet18": Recipe(learning_rate=1.5e-3), "vit_tiny16": Recipe(learning_rate=1e-3)}
 
 
-def recipe_of(family: str, groups: int | None = None) -> Recipe:
-    """A family's recipe, with another batch size for dry runs."""
-    recipe = RECIPES[family]
+def recipe_of(family: str, groups: int | None = None, rate: float = 1.0) -> Recipe:
+    """A family's recipe, with another batch size for dry runs and a factor on its learning rate."""
+    recipe = dataclasses.replace(RECIPES[family], learning_rate=RECIPES[family].learning_rate * rate)
     return recipe if groups is None else dataclasses.replace(recipe, groups=groups, kinds=min(groups, recipe.kinds))
 
 

@@ -5,6 +5,8 @@
 #   FAMILIES  what to train ("resnet18 vit_tiny16")
 #   RENDER_S  most seconds for rendering (160)
 #   SKUS      training SKUs (800)
+#   INIT      a folder with FAMILY.weights.npz of an earlier run to begin with
+#   SHARES    when each family's training ends, in per cent of BUDGET ("resnet18=74 vit_tiny16=82")
 set -u
 begun=$(date +%s)
 budget=${BUDGET:-560}
@@ -15,9 +17,9 @@ data=${DATA:-$([ "${room:-0}" -gt 45000000 ] && echo /dev/shm || echo /tmp)/assa
 out=${OUT:?set OUT to the folder for results}
 work=$data/out
 python=${PYTHON:-python3}
+cores=$(nproc) # before the next line, which nproc heeds
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONUNBUFFERED=1
 mkdir -p "$work" "$out"
-cores=$(nproc)
 count=$(wc -w <<<"$families")
 threads=$((cores > 2 * count ? (cores - count) / count : 1))
 
@@ -29,10 +31,12 @@ finish=$((begun + budget * 95 / 100))
 pids=()
 for family in $families; do
   # the ViT learns more slowly: it trains on while the ResNet is measured
-  share=$([ "$family" = vit_tiny16 ] && echo 82 || echo 74)
-  [ "$count" = 1 ] && share=82
+  share=82
+  for pair in ${SHARES:-resnet18=74 vit_tiny16=82}; do [ "${pair%=*}" = "$family" ] && share=${pair#*=}; done
+  init=()
+  [ -n "${INIT:-}" ] && init=(--init "$INIT/$family.weights.npz")
   "$python" -m demo.train fit --family "$family" --data "$data" --out "$work" --threads "$threads" \
-    --until $((begun + budget * share / 100)) --finish "$finish" ${FIT_ARGS:-} 2>&1 | sed -u "s/^/[$family] /" &
+    --until $((begun + budget * share / 100)) --finish "$finish" ${init[@]+"${init[@]}"} ${FIT_ARGS:-} 2>&1 | sed -u "s/^/[$family] /" &
   pids+=($!)
 done
 # what exists when the time is up is laid out, whether or not every family is done

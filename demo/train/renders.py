@@ -26,34 +26,35 @@ _EVAL_STRENGTH = 0.8
 _TRAIN_STRENGTHS = (0.5, 1.0)  # weaker ones cannot be told from the camera's own colours
 
 
-def render_set(root: Path, kind: Kind, skus: int, seconds: float, workers: int) -> int:
-    """Render a set, unless it is there already; gives the number of finished SKUs."""
+def render_set(root: Path, kind: Kind, numbers: range, seconds: float, workers: int) -> int:
+    """Render the SKUs of these numbers, unless the set is there already; gives the number of finished SKUs."""
     if (root / f"{kind}.json").exists():
         return len(load(root, kind).finished)
     root.mkdir(parents=True, exist_ok=True)
+    skus = numbers.stop
     arrays(root, kind, skus, "w+")
     began = time.monotonic()
     finished = []
-    for number in _finished_skus(root, kind, skus, began + seconds, workers):
+    for number in _finished_skus(root, kind, numbers, began + seconds, workers):
         finished.append(number)
         if len(finished) % 50 == 0:
             LOG.info("%s: %d SKUs in %.0f s", kind, len(finished), time.monotonic() - began)
     families = [list(_families(kind, g)) for g in range(skus * VIEWS_A_SKU)]
     save_index(root, kind, skus, finished, families)
-    LOG.info("%s: %d of %d SKUs in %.0f s", kind, len(finished), skus, time.monotonic() - began)
+    LOG.info("%s: %d of %d SKUs in %.0f s", kind, len(finished), len(numbers), time.monotonic() - began)
     return len(finished)
 
 
-def _finished_skus(root: Path, kind: Kind, skus: int, deadline: float, workers: int) -> Iterator[int]:
+def _finished_skus(root: Path, kind: Kind, wanted: range, deadline: float, workers: int) -> Iterator[int]:
     """SKU numbers as they are finished; two tasks a worker are in flight, so that little runs past the deadline."""
-    numbers = iter(range(skus))
+    numbers = iter(wanted)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         running: set[Future[int]] = set()
         while True:
             if time.monotonic() < deadline:
                 room = 2 * workers - len(running)
-                running |= {pool.submit(_render_sku, root, kind, skus, n) for n in islice(numbers, room)}
+                running |= {pool.submit(_render_sku, root, kind, wanted.stop, n) for n in islice(numbers, room)}
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)

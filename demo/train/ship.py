@@ -72,7 +72,7 @@ def _compared(engine: ExportedEngine, test: Dataset, exact: Embed, clock: Clock)
     """Float and INT8 on the evaluation set. INT8 runs until the clock ends; the report says on how many images."""
     groups = test.groups
     places = range(test.pixels.shape[1])
-    order = [(g, p) for p in places for g in range(len(groups))]
+    order = [(g, p) for g in range(len(groups)) for p in places]  # whole groups: any number of them can be measured
     floats = np.zeros((len(groups), len(places), engine.manifest.embedding_dim), np.float32)
     coarse = np.zeros_like(floats)
     known = np.zeros(floats.shape[:2], bool)

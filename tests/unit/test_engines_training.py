@@ -91,7 +91,7 @@ def test_twins_share_their_specimen() -> None:
 
 
 def test_rendered_sets_hold_what_the_index_says(tmp_path: Path) -> None:
-    assert render_set(tmp_path, "eval", 1, seconds=60, workers=1) == 1
+    assert render_set(tmp_path, "eval", range(1), seconds=60, workers=1) == 1
     data = load(tmp_path, "eval")
     views = CATEGORIES["bag"]
     for place, names in enumerate(data.families):
@@ -100,7 +100,7 @@ def test_rendered_sets_hold_what_the_index_says(tmp_path: Path) -> None:
         assert data.masks[:, forged].reshape(VIEWS_A_SKU, -1).max(1).min() > 0
         assert data.masks[:, genuine].max() == 0
         assert (data.pixels[:, genuine] != data.pixels[:, forged]).any()
-    assert render_set(tmp_path, "eval", 1, seconds=60, workers=1) == 1
+    assert render_set(tmp_path, "eval", range(1), seconds=60, workers=1) == 1
 
 
 def test_weights_round_trip(tmp_path: Path) -> None:
