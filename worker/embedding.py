@@ -14,7 +14,8 @@ from worker.batching import Batch, Batcher, BatchLimits
 from worker.core.evidence import JobEvidence, StageTimes, UnusableView, ViewProbe
 from worker.core.gallery import GallerySnapshot
 from worker.core.matching import nearest_skus
-from worker.fetching import Release, no_usable_view, rejected
+from worker.errors import ServiceUnavailable
+from worker.fetching import Outage, Release, no_usable_view, rejected
 from worker.handoff import Handoff
 from worker.observe import Meter
 from worker.ports import Gallery, Matcher, PendingViews, ProbeCache, ViewEncoder
@@ -74,6 +75,7 @@ class EmbedStage:
         keep_images: bool,
         meter: Meter,
         release: Release,
+        outage: Outage,
     ) -> None:
         self._encoder = encoder
         self._matcher = matcher
@@ -87,6 +89,7 @@ class EmbedStage:
         self._keep_images = keep_images
         self._meter = meter
         self._release = release
+        self._outage = outage
         self._in_flight: deque[InFlight] = deque()
 
     def run(self) -> None:
@@ -166,13 +169,21 @@ class EmbedStage:
         unusable = (*assembly.fetched.unusable, *faults)
         if not probes:
             return no_usable_view(assembly.received, unusable, stage="embed")
-        snapshot = self._gallery.snapshot(assembly.received.job.tenant)
+        snapshot = self._snapshot(assembly.received.job.tenant)
         return Embedded(
             received=assembly.received,
             evidence=self._evidence(assembly, probes, unusable, snapshot),
             policy=snapshot.policy,
             images=assembly.fetched.images if self._keep_images else (),
         )
+
+    def _snapshot(self, tenant: str) -> GallerySnapshot:
+        """A tenant's first job loads its gallery; while Postgres is away that waits, and intake with it."""
+        while True:
+            try:
+                return self._gallery.snapshot(tenant)
+            except ServiceUnavailable as outage:
+                self._outage(outage)
 
     def _evidence(
         self,

@@ -138,6 +138,7 @@ class Pipeline:
             keep_images=keep_images,
             meter=self.meter,
             release=self.budget.give,
+            outage=self._wait_out,
         )
 
     def _settler(self, ports: Ports, limits: Limits) -> Settler:
