@@ -21,7 +21,7 @@ from benchmarks.deployment import Deployment, deploy, preload
 from benchmarks.findings import Finding
 from benchmarks.goods import Goods, goods
 from benchmarks.host import ROOT, host_facts
-from benchmarks.plain_loop import PlainLoop
+from benchmarks.plain_loop import LoopRun, PlainLoop
 from benchmarks.stages import StageRate, bound_jobs_per_second, stage_rates
 from benchmarks.worker_run import RunFailed, WorkerRun, run_worker
 from demo.stand import CommandFailed
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--loop-jobs", type=int, default=0, help="jobs through each plain loop; 0: every distinct one")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the services' data lie meanwhile")
     given = parser.parse_args(argv)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     configure_logs(level="warning", form="console")
     try:
         return _measured(console, given.folder, jobs=given.jobs, loop_jobs=given.loop_jobs)
@@ -79,16 +79,16 @@ def _measured(console: Console, folder: Path, *, jobs: int, loop_jobs: int) -> i
     return 0
 
 
-def _plain_loop(deployment: Deployment, goods: Goods, limit: int, console: Console) -> float:
-    """Jobs a second. The first job warms up and is not timed."""
+def _plain_loop(deployment: Deployment, goods: Goods, limit: int, console: Console) -> LoopRun:
+    """The first job warms up and is not timed."""
     settings = deployment.settings.engines
     graphs = {name: _float_graph(deployment.models.engine(name).model) for name in settings.names}
     item = goods.items[0]
     loop = PlainLoop(graphs, {view: settings.encoder_for(item.category, view) for view in item.views}, threads=2)
     loop.run(goods.views[0])
-    rate = loop.jobs_per_second(goods.views[: limit or None])
-    console.print(f"plain loop: {rate:.2f} jobs/s")
-    return rate
+    ran = loop.run_all(goods.views[: limit or None])
+    console.print(f"plain loop: {ran.jobs_per_second:.2f} jobs/s")
+    return ran
 
 
 def _float_graph(model: bytes) -> bytes:
@@ -96,8 +96,8 @@ def _float_graph(model: bytes) -> bytes:
     return graph
 
 
-def _findings(run: WorkerRun, loops: Sequence[float], rates: Sequence[StageRate]) -> list[Finding]:
-    ratio, drift = run.jobs_per_second / mean(loops), _drift(loops)
+def _findings(run: WorkerRun, loops: Sequence[LoopRun], rates: Sequence[StageRate]) -> list[Finding]:
+    ratio, drift = run.jobs_per_second / _rate(loops), _drift(loops)
     speed = Finding(
         id="G21",
         measure="worker end to end / plain loop",
@@ -154,18 +154,25 @@ def _map_finding(run: WorkerRun) -> Finding:
     )
 
 
-def _drift(loops: Sequence[float]) -> float:
-    return (max(loops) - min(loops)) / mean(loops)
+def _drift(loops: Sequence[LoopRun]) -> float:
+    rates = [loop.jobs_per_second for loop in loops]
+    return (max(rates) - min(rates)) / mean(rates)
 
 
-def _summary(run: WorkerRun, loops: Sequence[float], rates: Sequence[StageRate]) -> str:
+def _rate(loops: Sequence[LoopRun]) -> float:
+    return mean(loop.jobs_per_second for loop in loops)
+
+
+def _summary(run: WorkerRun, loops: Sequence[LoopRun], rates: Sequence[StageRate]) -> str:
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(run.verdicts.items()))
     memory = run.memory
     return "\n".join(
         (
-            f"plain loop {loops[0]:.2f} and {loops[1]:.2f} jobs/s, worker {run.jobs_per_second:.2f} ({verdicts})",
+            f"jobs/s: plain loop {loops[0].jobs_per_second:.2f}, worker {run.jobs_per_second:.2f}, plain loop again "
+            f"{loops[1].jobs_per_second:.2f}; the worker's verdicts: {verdicts}",
             f"worker: {_what_binds(run, rates)}",
-            f"processor time a job: worker {run.worker_cpu_ms:.0f} ms, whole machine {run.machine_cpu_ms:.0f} ms",
+            f"processor time a job: plain loop {mean(loop.cpu_ms for loop in loops):.0f} ms, worker {run.worker_cpu_ms:.0f} "
+            f"ms, whole machine while the worker ran {run.machine_cpu_ms:.0f} ms",
             f"memory by quarters: {memory.first_quarter:.0f}, {memory.second_quarter:.0f}, ..., "
             f"{memory.last_quarter:.0f} MB; {memory.mb_per_1000_jobs:+.1f} MB per 1000 jobs from the second on",
         )
@@ -184,13 +191,13 @@ def _what_binds(run: WorkerRun, rates: Sequence[StageRate]) -> str:
 
 
 def _run_facts(
-    deployment: Deployment, run: WorkerRun, loops: Sequence[float], rates: Sequence[StageRate]
+    deployment: Deployment, run: WorkerRun, loops: Sequence[LoopRun], rates: Sequence[StageRate]
 ) -> Mapping[str, object]:
     names = deployment.settings.engines.names
     own = {name: value for name, value in asdict(run).items() if name != "metrics"}
     return {
         **own,
-        "plain loop, jobs a second": list(loops),
+        "plain loops": [asdict(loop) for loop in loops],
         "stages allow, jobs a second": bound_jobs_per_second(rates),
         "trained encoders": deployment.models.trained,
         "engines": {name: deployment.models.engine(name).manifest.onnx_sha256 for name in names},

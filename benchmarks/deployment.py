@@ -23,6 +23,7 @@ from engines.publish import seeded_model
 from worker.adapters.references import ReferenceStore
 from worker.app import open_database
 from worker.cli.submission import build_job, submit_jobs
+from worker.core.policy import ScoreCalibration
 from worker.core.policy_json import from_json
 from worker.settings import EngineSettings, Settings, load_settings
 
@@ -38,6 +39,19 @@ class Models:
 
     def engine(self, name: str) -> VerifiedEngine:
         return read_engine(self.folder, name, shipped_keys(self.folder))
+
+    def calibration(self) -> ScoreCalibration | None:
+        """The shipped score calibration, if it belongs to these engines."""
+        shipped = self.folder / CALIBRATION
+        if not shipped.exists():
+            return None
+        calibration = from_json(json.loads(shipped.read_text()))
+        names = EngineSettings().names
+        return (
+            calibration
+            if calibration.engine_digests == {self.engine(name).manifest.onnx_sha256 for name in names}
+            else None
+        )
 
 
 def models(folder: Path) -> Models:
@@ -101,21 +115,25 @@ def _replace_environment(values: Mapping[str, str]) -> None:
 
 
 def _calibrate(stand: Stand, chosen: Models, goods: Goods, console: Console) -> None:
-    """Publish the shipped score calibration; untrained encoders get one of their own, good for nothing but timing."""
-    shipped = chosen.folder / CALIBRATION
-    if chosen.trained and shipped.exists():
+    """Publish the score calibration shipped for these engines. Others get one of their own, which is good for nothing
+    but timing: it was fitted on the very jobs that it judges."""
+    shipped = chosen.calibration()
+    if shipped is not None:
         _publish(stand, shipped)
         return
-    console.print("no shipped score calibration: fitting one for the timing")
+    console.print("no score calibration was shipped for these encoders: fitting one for the timing")
     budgets = ("--alpha-accept", "0.3", "--alpha-reject", "0.3")
     stand.assay(
         "calibrate", str(goods.jobs), "--tenant", TENANT, "--publish", "--by", "bench", *budgets, env=stand.curator
     )
 
 
-def _publish(stand: Stand, shipped: Path) -> None:
-    calibration = from_json(json.loads(shipped.read_text()))
+def _publish(stand: Stand, calibration: ScoreCalibration) -> None:
     scores = (*calibration.genuine_scores.values(), *calibration.counterfeit_scores.values())
-    with environment(stand.curator), open_database(load_settings()).connect() as connection:
-        store = ReferenceStore(connection.engine)
+    with environment(stand.curator):
+        database = open_database(load_settings())
+    try:
+        store = ReferenceStore(database)
         store.put_calibration(calibration, n=sum(map(len, scores)), by="bench", why="shipped with the encoders")
+    finally:
+        database.dispose()

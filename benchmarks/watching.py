@@ -13,6 +13,7 @@ import psutil
 
 PERIOD_S = 0.5
 MB = 1e6
+COURSE_POINTS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class MemoryUse:
     second_quarter: float
     last_quarter: float
     mb_per_1000_jobs: float
+    course: Sequence[tuple[int, float]] = ()  # (jobs answered, MB), thinned out
 
 
 class MemoryWatch:
@@ -71,6 +73,7 @@ def memory_use(samples: Sequence[tuple[int, float]]) -> MemoryUse:
         second_quarter=mean(quarters[1] or [samples[0][1]]),
         last_quarter=mean(quarters[3] or [samples[-1][1]]),
         mb_per_1000_jobs=float(slope) * 1000,
+        course=samples[:: max(1, len(samples) // COURSE_POINTS)],
     )
 
 

@@ -14,6 +14,7 @@ from benchmarks.deployment import Deployment
 from benchmarks.watching import MemoryUse, MemoryWatch, machine_busy_s, processor_s
 from demo.stand import WorkerProcess
 from schemas.codec import decode_verdict
+from schemas.codes import ReasonCode
 from schemas.message import InputRecord
 from schemas.verdict import Grid, VerdictEvent
 from worker.adapters.kafka_follower import KafkaFollower
@@ -102,6 +103,8 @@ def _summary(
     events = [_event(record) for record in answers]
     if len({event.job_id for event in events}) != len(answers):
         raise RunFailed("a job was answered twice")
+    if all(_without_calibration(event) for event in events):
+        raise RunFailed("no job reached the decision: the score calibration is not of the engines that ran")
     maps = [_map_bytes(view.attention, view.deviation_map) for event in events for view in event.views]
     return WorkerRun(
         jobs=len(answers),
@@ -125,3 +128,7 @@ def _event(record: InputRecord) -> VerdictEvent:
 
 def _map_bytes(*grids: Grid | None) -> int:
     return sum(len(grid.cells) for grid in grids if grid is not None)
+
+
+def _without_calibration(event: VerdictEvent) -> bool:
+    return any(reason.code is ReasonCode.NO_CALIBRATION for reason in event.reasons)
