@@ -171,8 +171,8 @@ def _summary(run: WorkerRun, loops: Sequence[LoopRun], rates: Sequence[StageRate
             f"jobs/s: plain loop {loops[0].jobs_per_second:.2f}, worker {run.jobs_per_second:.2f}, plain loop again "
             f"{loops[1].jobs_per_second:.2f}; the worker's verdicts: {verdicts}",
             f"worker: {_what_binds(run, rates)}",
-            f"processor time a job: plain loop {mean(loop.cpu_ms for loop in loops):.0f} ms, worker {run.worker_cpu_ms:.0f} "
-            f"ms, whole machine while the worker ran {run.machine_cpu_ms:.0f} ms",
+            f"processor time a job: plain loop {mean(loop.cpu_ms for loop in loops):.0f} ms, worker "
+            f"{run.worker_cpu_ms:.0f} ms, whole machine while the worker ran {run.machine_cpu_ms:.0f} ms",
             f"memory by quarters: {memory.first_quarter:.0f}, {memory.second_quarter:.0f}, ..., "
             f"{memory.last_quarter:.0f} MB; {memory.mb_per_1000_jobs:+.1f} MB per 1000 jobs from the second on",
         )
