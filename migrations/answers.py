@@ -100,7 +100,7 @@ view_results = table(
     may("counterfeit_similarity", FLOAT, "Best cosine to a known counterfeit of the SKU."),
     may("other_sku", TEXT, "Nearest other SKU."),
     may("other_sku_similarity", FLOAT, "Cosine to it."),
-    may("deviation", FLOAT, "Local distance over the references' own spread; 1 is typical of genuine."),
+    may("deviation", FLOAT, "Mean of the most departing 5 % of cells, in units of the references' own spread."),
     may("p_genuine", FLOAT, "Calibrated probability of genuine, this view alone."),
     may("aligned", BOOLEAN, "Whether the view could be laid over its references."),
     must("quality", JSON, "Quality measures by name."),

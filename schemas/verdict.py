@@ -51,7 +51,7 @@ class ViewResult:
     counterfeit_similarity: float | None = None  # best cosine to a known counterfeit of the SKU
     other_sku: str | None = None  # nearest other SKU
     other_sku_similarity: float | None = None
-    deviation: float | None = None  # normalised by the references' own spread; 1 is typical of genuine
+    deviation: float | None = None  # mean of the top 5 % of cells, in the references' own spread
     p_genuine: float | None = None  # calibrated, this view alone
     aligned: bool | None = None
     quality: dict[str, float] = field(default_factory=dict)

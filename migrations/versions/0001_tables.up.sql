@@ -407,7 +407,7 @@ COMMENT ON COLUMN assay.view_results.similarity IS 'Best cosine to a genuine ref
 COMMENT ON COLUMN assay.view_results.counterfeit_similarity IS 'Best cosine to a known counterfeit of the SKU.';
 COMMENT ON COLUMN assay.view_results.other_sku IS 'Nearest other SKU.';
 COMMENT ON COLUMN assay.view_results.other_sku_similarity IS 'Cosine to it.';
-COMMENT ON COLUMN assay.view_results.deviation IS 'Local distance over the references'' own spread; 1 is typical of genuine.';
+COMMENT ON COLUMN assay.view_results.deviation IS 'Mean of the most departing 5 % of cells, in units of the references'' own spread.';
 COMMENT ON COLUMN assay.view_results.p_genuine IS 'Calibrated probability of genuine, this view alone.';
 COMMENT ON COLUMN assay.view_results.aligned IS 'Whether the view could be laid over its references.';
 COMMENT ON COLUMN assay.view_results.quality IS 'Quality measures by name.';

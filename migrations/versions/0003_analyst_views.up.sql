@@ -64,7 +64,7 @@ COMMENT ON COLUMN analyst.views.similarity IS 'Best cosine to a genuine referenc
 COMMENT ON COLUMN analyst.views.counterfeit_similarity IS 'Best cosine to a known counterfeit of the SKU.';
 COMMENT ON COLUMN analyst.views.other_sku IS 'Nearest other SKU.';
 COMMENT ON COLUMN analyst.views.other_sku_similarity IS 'Cosine to it.';
-COMMENT ON COLUMN analyst.views.deviation IS 'Local distance over the references'' own spread; 1 is typical of genuine.';
+COMMENT ON COLUMN analyst.views.deviation IS 'Mean of the most departing 5 % of cells, in units of the references'' own spread.';
 COMMENT ON COLUMN analyst.views.p_genuine IS 'Calibrated probability of genuine, this view alone.';
 COMMENT ON COLUMN analyst.views.aligned IS 'Whether the view could be laid over its references.';
 COMMENT ON COLUMN analyst.views.quality IS 'Quality measures by name.';

@@ -2,7 +2,7 @@
 
 Each probe patch is compared with the aligned references' patches within +-2 cells, and each reference patch with the
 probe's, so that missing parts show; the larger of the two distances (1 - cosine) stands. Divided by the references'
-own leave-one-out distance at that place, 1 is typical of genuine.
+own leave-one-out distance at that place: 1 is a typical cell of a genuine item.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def copies(evidence: JobEvidence) -> tuple[ReuseHit, ...]:
 def departing(scored: Scored, view: str) -> Reason:
     """A view that departs from the references, with its values."""
     match = next(match for match in scored.evidence.matches if match.probe.view == view)
-    detail = f"similarity {match.similarity:.3f}, deviation {match.deviation:.1f} where 1 is typical of the references"
+    detail = f"similarity {match.similarity:.3f}, deviation {match.deviation:.1f} times the references' own spread"
     return Reason(code=ReasonCode.DEVIATES_FROM_REFERENCES, view=view, detail=detail)
 
 
