@@ -123,7 +123,8 @@ def _square(blob: bytes, size: int, limits: DecodeLimits, reduced: bool) -> tupl
         if min(width, height) < size:
             raise _Unusable("too_small", f"{width} x {height} px, the short side must be at least {size}")
         if reduced:
-            opened.draft("RGB", (size, size))
+            least = size * 8 // 7  # with no resize left to do, the square would be sharper than the rule has it
+            opened.draft("RGB", (least, least))
         turn = _turn(opened)
         square = _srgb(resized(_plain(opened), size), opened.info.get("icc_profile"))
     # the cut is centred, so that turning the small square is turning the photograph
