@@ -133,7 +133,7 @@ def _absent_map(no_map: bool, why: str) -> str:
 def _measures(view: ViewResult) -> tuple[Measure, ...]:
     rows = [
         ("Similarity", number(view.similarity), "to the nearest genuine reference; 1 is identical"),
-        ("Deviation", number(view.deviation, 2), "of the most departing 5 %, in units of the references' own spread"),
+        ("Deviation", number(view.deviation, 2), "worst 5 % of places, in the references' own spread"),
         ("Genuine, by this view", percent(view.p_genuine), "calibrated probability of this view alone"),
         ("References compared", str(len(view.references)), "genuine, of this SKU and view"),
     ]
