@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +16,11 @@ from sqlalchemy import Engine
 
 from worker.adapters.gallery import PostgresGallery
 from worker.adapters.references import ReferenceStore
-from worker.app import open_encoder, open_references
+from worker.app import open_encoder, open_evidence, open_references
 from worker.calibrate import collect, with_budgets
 from worker.cli import terminal
 from worker.cli.opening import open_database
+from worker.cli.reviewed import reviewed_items
 from worker.core.calibration import CalibrationRefused, LabelledEvidence, fit
 from worker.core.calibration_report import CalibrationReport, CategoryReport, Tally, wilson_interval
 from worker.core.gallery import GallerySnapshot
@@ -45,6 +47,9 @@ def calibrate(
     seed: Annotated[int, typer.Option(help="Decides how the items are split.")] = 0,
     jitter: Annotated[float, typer.Option(min=0.0, help="Measured spread of a fused score over batches.")] = 0.0,
     category: Annotated[str | None, typer.Option(help="Category of items that name none.")] = None,
+    reviewed: Annotated[
+        bool, typer.Option("--reviewed", help="Add the tenant's reviewed jobs as labelled items.")
+    ] = False,
     as_json: terminal.AsJson = False,
 ) -> None:
     """Fit the score calibration of the engines that run here on labelled items, and say what it keeps.
@@ -59,7 +64,9 @@ def calibrate(
         raise AssayError("--publish needs --by NAME: who answers for this calibration")
     settings = load_settings()
     items = read_items(manifest, category=category)
-    with open_database(settings) as database:
+    with open_database(settings) as database, tempfile.TemporaryDirectory() as folder:
+        if reviewed:
+            items += reviewed_items(database, open_evidence(settings), tenant, Path(folder))
         gallery = _gallery(database, tenant, settings.gallery.max_medoids)
         used = {item.category for item in items} & set(gallery.policy.profiles)
         chosen = {name: gallery.policy.profiles[name] for name in sorted(used)}
