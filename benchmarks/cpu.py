@@ -124,6 +124,7 @@ def _findings(run: WorkerRun, loops: Sequence[LoopRun], rates: Sequence[StageRat
 
 def _memory_findings(run: WorkerRun) -> list[Finding]:
     memory = run.memory
+    growth = memory.last_quarter / memory.second_quarter
     return [
         Finding(
             id="memory-peak",
@@ -136,9 +137,12 @@ def _memory_findings(run: WorkerRun) -> list[Finding]:
         Finding(
             id="memory-growth",
             measure="the same: mean over the last quarter of the jobs / over the second",
-            value=memory.last_quarter / memory.second_quarter,
+            value=growth,
             goal=FLAT_GROWTH,
             better="lower",
+            explained=""
+            if growth <= FLAT_GROWTH
+            else f"over the last half alone {memory.late_mb_per_1000_jobs:+.1f} MB per 1000 jobs; see `course`",
         ),
     ]
 

@@ -25,6 +25,7 @@ class MemoryUse:
     second_quarter: float
     last_quarter: float
     mb_per_1000_jobs: float
+    late_mb_per_1000_jobs: float  # of the last half: a step that was taken earlier is not in it
     course: Sequence[tuple[int, float]] = ()  # (jobs answered, MB), thinned out
 
 
@@ -65,16 +66,22 @@ def memory_use(samples: Sequence[tuple[int, float]]) -> MemoryUse:
     quarters: list[list[float]] = [[], [], [], []]
     for done, used in samples:
         quarters[min(3, 4 * done // max(total, 1))].append(used)
-    later = [(done, used) for done, used in samples if 4 * done >= total] or list(samples)
-    slope = np.polyfit([done for done, _ in later], [used for _, used in later], 1)[0] if len(later) > 1 else 0.0
     return MemoryUse(
         peak=max(used for _, used in samples),
         first_quarter=mean(quarters[0] or [samples[0][1]]),
         second_quarter=mean(quarters[1] or [samples[0][1]]),
         last_quarter=mean(quarters[3] or [samples[-1][1]]),
-        mb_per_1000_jobs=float(slope) * 1000,
+        mb_per_1000_jobs=1000 * _slope([sample for sample in samples if 4 * sample[0] >= total]),
+        late_mb_per_1000_jobs=1000 * _slope([sample for sample in samples if 2 * sample[0] >= total]),
         course=samples[:: max(1, len(samples) // COURSE_POINTS)],
     )
+
+
+def _slope(samples: Sequence[tuple[int, float]]) -> float:
+    """MB a job, by least squares; 0 of fewer than two samples."""
+    if len(samples) < 2:
+        return 0.0
+    return float(np.polyfit([done for done, _ in samples], [used for _, used in samples], 1)[0])
 
 
 def processor_s(process: psutil.Process) -> float:

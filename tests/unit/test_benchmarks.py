@@ -41,6 +41,7 @@ def test_memory_is_told_by_quarters_of_the_jobs() -> None:
     assert use.first_quarter == 100.0
     assert use.second_quarter == pytest.approx(237.0)
     assert use.mb_per_1000_jobs == pytest.approx(1000.0)
+    assert use.late_mb_per_1000_jobs == pytest.approx(1000.0)
     assert use.peak == 300.0
 
 
