@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Render, then train the families side by side, within one call of a GPU host. Results go to $OUT (at most 8 files, each
-# under 16 MiB). A second call on the same machine finds the renders and goes on from the checkpoints.
+# Render, then train the families side by side, within one run of a GPU host. Results go to $OUT (at most 8 files, each
+# under 16 MiB). A second run on the same machine finds the renders and goes on from the checkpoints.
 #   BUDGET    seconds for everything (560)
 #   FAMILIES  what to train ("resnet18 vit_tiny16")
 #   RENDER_S  most seconds for rendering (160)
