@@ -104,7 +104,9 @@ def test_a_devstack_survives_a_crash_and_stops_what_it_started(own: Devstack) ->
         assert all(before.values())
         victim = before["kafka"]
         assert victim is not None
+        dying = psutil.Process(victim)
         os.kill(victim, signal.SIGKILL)
+        dying.wait(30)  # its port is free again only when it is gone
         again = own.up()
         after = pids(own)
         assert again == first
