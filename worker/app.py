@@ -52,14 +52,14 @@ from worker.watermark import Watermark
 _log = structlog.get_logger()
 
 
-def open_database(settings: Settings) -> sqlalchemy.Engine:
-    """A pool of connections; nothing connects before the first use."""
+def open_database(settings: Settings, *, application_name: str | None = None) -> sqlalchemy.Engine:
+    """A pool of connections; nothing connects before the first use. PostgreSQL lists it under `application_name`."""
     chosen = settings.database
     return connect(
         chosen.url.get_secret_value(),
         pool_size=chosen.pool_size,
         statement_timeout_ms=chosen.statement_timeout_ms,
-        application_name=f"assay-{settings.kafka.instance}",
+        application_name=application_name or f"assay-{settings.kafka.instance}",
     )
 
 

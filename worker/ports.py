@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from schemas.job import AuthenticationJob, JobView
-from schemas.message import InputRecord, OutputRecord, Source
+from schemas.message import InputRecord, OutputRecord
 from worker.core.evidence import JobEvidence, ReuseHit, UnusableView, ViewMatch, ViewProbe
 from worker.core.gallery import GallerySnapshot
 from worker.outcomes import Outcome
@@ -31,7 +31,7 @@ class RebalanceListener(Protocol):
 
 
 class JobSource(Protocol):
-    """The consumer side. Called by the intake thread only, save `paused`, which tells any thread."""
+    """The consumer side. Called by the intake thread only."""
 
     def poll(self, timeout_s: float) -> InputRecord | None:
         """Return the next record of the present assignment, or None. Rebalance callbacks run inside."""
@@ -175,6 +175,5 @@ __all__ = [
     "Publisher",
     "RebalanceListener",
     "ResultStore",
-    "Source",
     "ViewEncoder",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from worker.adapters.database import connect
+from worker import app
 from worker.errors import AssayError
 from worker.settings import Settings
 
@@ -18,13 +18,7 @@ NOT_ALLOWED = "42501"  # SQLSTATE insufficient_privilege
 @contextlib.contextmanager
 def open_database(settings: Settings) -> Iterator[Engine]:
     """A pool for one command. What the database refuses becomes one line. Raises AssayError."""
-    chosen = settings.database
-    database = connect(
-        chosen.url.get_secret_value(),
-        pool_size=chosen.pool_size,
-        statement_timeout_ms=chosen.statement_timeout_ms,
-        application_name="assay-cli",
-    )
+    database = app.open_database(settings, application_name="assay-cli")
     try:
         yield database
     except DBAPIError as error:
