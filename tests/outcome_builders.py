@@ -35,6 +35,7 @@ class Topics:
     results = "assay.results"
     dlq = "assay.jobs.dlq"
     retry = ("assay.jobs.retry.1", "assay.jobs.retry.2")
+    jobs_slow = "assay.jobs.slow"
 
 
 def hex_digest(text: str) -> str:

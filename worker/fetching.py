@@ -22,8 +22,12 @@ Release = Callable[[int], None]  # gives bytes back to intake's budget
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchLimits:
+    """Past `slow_after_s` a job moves to `slow_topic`, where only each fetch's own deadline counts."""
+
     attempts: int  # processing attempts before an unreachable view is given up
-    retry_delay_s: float
+    retry_delays_s: tuple[float, ...]  # after attempt 1, 2, ...; the last one from then on
+    slow_after_s: float
+    slow_topic: str
 
 
 class FetchStage:
@@ -61,10 +65,14 @@ class FetchStage:
     def fetch(self, received: Received) -> Fetched | Outcome:
         """Get every view of a job; an end of the job where none can be used or a retry is worth it."""
         started_s = time.monotonic()
-        try:
-            views = [self._one(received, view) for view in received.job.views]
-        except RetryJob as fault:
-            return self._retry(received, fault)
+        views: list[tuple[JobView, bytes] | UnusableView] = []
+        for view in received.job.views:
+            if self._straggles(received, time.monotonic() - started_s):
+                return self._moved(received)
+            try:
+                views.append(self._one(received, view))
+            except RetryJob as fault:
+                return self._retry(received, fault)
         images = tuple(v for v in views if not isinstance(v, UnusableView))
         unusable = tuple(v for v in views if isinstance(v, UnusableView))
         if not images:
@@ -90,14 +98,33 @@ class FetchStage:
             except ServiceUnavailable as outage:
                 self._outage(outage)
 
+    def _straggles(self, received: Received, spent_s: float) -> bool:
+        slow = received.record.source.topic == self._limits.slow_topic
+        return not slow and spent_s > self._limits.slow_after_s
+
+    def _moved(self, received: Received) -> Retry:
+        """On to the slow lane, at once and on the same attempt: its partition must not wait for it."""
+        return Retry(
+            record=received.record,
+            job=received.job,
+            stage="fetch",
+            detail=f"its images took longer than {self._limits.slow_after_s:g} s",
+            attempt=received.attempt,
+            due=datetime.now(UTC),
+            first_seen=received.first_seen,
+            straggler=True,
+        )
+
     def _retry(self, received: Received, fault: RetryJob) -> Retry:
+        delays_s = self._limits.retry_delays_s
+        delay_s = delays_s[min(received.attempt, len(delays_s)) - 1]
         return Retry(
             record=received.record,
             job=received.job,
             stage=fault.stage,
             detail=fault.detail,
             attempt=received.attempt,
-            due=datetime.now(UTC) + timedelta(seconds=self._limits.retry_delay_s),
+            due=datetime.now(UTC) + timedelta(seconds=delay_s),
             first_seen=received.first_seen,
         )
 
@@ -110,9 +137,14 @@ class FetchStage:
 
 
 def no_usable_view(received: Received, unusable: tuple[UnusableView, ...], *, stage: str) -> Rejected:
-    """The dead letter of a job with nothing to look at; the detail names each view and its code."""
+    """The dead letter of a job with nothing to look at; the detail names each view and its code.
+
+    Where a view was merely unreachable, a replay may help: the code says so.
+    """
     faults = ", ".join(f"{view.view}: {view.code}" for view in unusable)
-    return rejected(received, ErrorCode.NO_USABLE_VIEW, stage, f"no view of the job could be used ({faults})")
+    passing = any(view.code is ViewCode.UNREACHABLE for view in unusable)
+    code = ErrorCode.RETRIES_EXHAUSTED if passing else ErrorCode.NO_USABLE_VIEW
+    return rejected(received, code, stage, f"no view of the job could be used ({faults})")
 
 
 def rejected(received: Received, code: ErrorCode, stage: str, detail: str) -> Rejected:

@@ -39,9 +39,14 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeLimits:
-    """`window_records` are unpublished records a partition. `drain_on_revoke_s` is all that a revocation may take."""
+    """`window_records` are unpublished records a partition. `drain_on_revoke_s` is all that a revocation may take.
+
+    At most `slow_jobs` records of all partitions of `slow_topic` are in flight: they keep fetch threads waiting.
+    """
 
     window_records: int = 256
+    slow_topic: str | None = None
+    slow_jobs: int = 4
     drain_on_revoke_s: float = 4.0
     stop_grace_s: float = 25.0
     full_grace_s: float = 0.2  # how long a full hand-off is waited for before the partitions are paused
@@ -221,7 +226,13 @@ class Intake:
             self._pauses.withdraw(BUDGET)
         # half of a window must be free before its partition goes on
         self._full = {p for p in self._full if self._watermark.in_flight(p) > self._limits.window_records // 2}
-        self._pauses.apply(source, owned=self._owned, single=self._full | self._not_due.keys())
+        self._pauses.apply(source, owned=self._owned, single=self._full | self._not_due.keys() | self._slow())
+
+    def _slow(self) -> set[Partition]:
+        """The slow lane's partitions while as many of its jobs are in flight as may be."""
+        lane = {partition for partition in self._owned if partition[0] == self._limits.slow_topic}
+        in_flight = sum(self._watermark.in_flight(partition) for partition in lane)
+        return lane if in_flight >= self._limits.slow_jobs else set()
 
     def _drain_s(self) -> float:
         limit_s = self._limits.drain_on_revoke_s

@@ -38,7 +38,10 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Try again later: the original record goes to the retry topic with its next attempt and due time."""
+    """Try again later: the original record goes to a retry topic with its next attempt and due time.
+
+    `straggler`: nothing failed, but its images are slow to come; it goes to the slow lane with the attempt it is on.
+    """
 
     record: InputRecord
     job: AuthenticationJob
@@ -47,6 +50,7 @@ class Retry:
     attempt: int  # the attempt that just failed, from 1
     due: datetime = field()
     first_seen: datetime = field()
+    straggler: bool = False
 
 
 Outcome = Judged | Rejected | Retry

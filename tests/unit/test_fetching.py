@@ -8,15 +8,17 @@ import pytest
 from schemas.codes import ErrorCode, ViewCode
 from schemas.job import AuthenticationJob, JobView
 from schemas.message import InputRecord, Source
+from worker.adapters.outputs import retry_record
 from worker.core.evidence import UnusableView
 from worker.errors import RetryJob, ServiceUnavailable
 from worker.fetching import FetchLimits, FetchStage
 from worker.handoff import Handoff
 from worker.outcomes import Outcome, Rejected, Retry
+from worker.settings import Topics
 from worker.work import Fetched, Received
 
 
-def received(attempt: int = 1, views: tuple[str, ...] = ("logo", "serial")) -> Received:
+def received(attempt: int = 1, views: tuple[str, ...] = ("logo", "serial"), *, topic: str = "assay.jobs") -> Received:
     digest = hashlib.sha256(b"x").hexdigest()
     job = AuthenticationJob(
         job_id="j1",
@@ -27,7 +29,7 @@ def received(attempt: int = 1, views: tuple[str, ...] = ("logo", "serial")) -> R
         views=tuple(JobView(view=v, sha256=digest, uri=f"https://host/{v}") for v in views),
         payload_digest="d",
     )
-    source = Source(topic="assay.jobs", partition=0, offset=7)
+    source = Source(topic=topic, partition=0, offset=7)
     record = InputRecord(source=source, epoch=1, key=job.key, value=b"", headers=(), timestamp_ms=0)
     seen = datetime(2026, 1, 1, tzinfo=UTC)
     return Received(record=record, job=job, attempt=attempt, first_seen=seen, received_s=0.0, held_bytes=0)
@@ -53,13 +55,15 @@ def fault(view: str) -> UnusableView:
     return UnusableView(view=view, sha256="0", code=ViewCode.NOT_FOUND)
 
 
-def fetch(images: Images, item: Received, outages: list[Exception] | None = None) -> Fetched | Outcome:
+def fetch(
+    images: Images, item: Received, outages: list[Exception] | None = None, *, slow_after_s: float = 60.0
+) -> Fetched | Outcome:
     stage = FetchStage(
         images=images,
         jobs=Handoff("a", 1),
         fetched=Handoff("b", 1),
         settle=Handoff("c", 1),
-        limits=FetchLimits(attempts=3, retry_delay_s=5),
+        limits=FetchLimits(attempts=3, retry_delays_s=(5, 30), slow_after_s=slow_after_s, slow_topic="assay.jobs.slow"),
         outage=lambda outage: (outages if outages is not None else []).append(outage),
         release=lambda count: None,
     )
@@ -86,7 +90,27 @@ def test_a_transient_fault_is_tried_again_later(attempt: int) -> None:
     got = fetch(Images(logo=b"x", serial=RetryJob("fetch", "timed out")), received(attempt))
     assert isinstance(got, Retry)
     assert got.attempt == attempt
-    assert got.due > datetime.now(UTC)
+    assert (got.due - datetime.now(UTC)).total_seconds() == pytest.approx({1: 5, 2: 30}[attempt], abs=2)
+
+
+def test_a_job_whose_images_are_slow_leaves_its_partition_for_the_slow_lane() -> None:
+    got = fetch(Images(logo=b"x", serial=b"x"), received(2), slow_after_s=-1.0)
+    assert isinstance(got, Retry)
+    assert got.straggler
+    record = retry_record(got, Topics())
+    assert record.topic == "assay.jobs.slow"
+    assert dict(record.headers)["assay.attempt"] == b"2"  # nothing failed
+
+
+def test_in_the_slow_lane_a_job_may_take_its_time() -> None:
+    got = fetch(Images(logo=b"x", serial=b"x"), received(topic="assay.jobs.slow"), slow_after_s=-1.0)
+    assert isinstance(got, Fetched)
+
+
+def test_views_that_never_came_end_in_a_letter_that_is_worth_a_replay() -> None:
+    got = fetch(Images(logo=RetryJob("fetch", "timed out"), serial=fault("serial")), received(3))
+    assert isinstance(got, Rejected)
+    assert got.code is ErrorCode.RETRIES_EXHAUSTED
 
 
 def test_after_the_last_attempt_the_view_is_unreachable_and_the_job_goes_on() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from delivery_parts import PATIENCE_S, TOPICS, Body, Member, eventually, judged, send
@@ -88,6 +89,24 @@ def test_a_full_window_holds_its_own_partition_only(broker: MemoryBroker, member
     for item in held:
         publish(member, item)
     assert [take(member).job.job_id for _ in range(4)] == ["a16", "a17", "a18", "a19"]
+
+
+def test_the_slow_lane_keeps_few_jobs_in_flight_over_all_its_partitions() -> None:
+    broker = MemoryBroker({JOBS: 1, TOPICS.jobs_slow: 3})
+    member = Member(broker)
+    member.intake._limits = replace(member.intake._limits, slow_topic=TOPICS.jobs_slow, slow_jobs=2)  # noqa: SLF001
+    thread = Body(run=member.intake.run).start()
+    for n in range(6):
+        send(broker, f"slow-{n}", topic=TOPICS.jobs_slow, partition=n % 3)
+    held = [take(member), take(member)]
+    assert member.received.take(0.2) is None
+    send(broker, "quick")
+    assert take(member).job.job_id == "quick"
+    publish(member, held[0])
+    assert take(member).job.job_id.startswith("slow-")
+    member.watermark.drop(member.watermark.owned())
+    member.intake.request_stop()
+    thread.join()
 
 
 def test_a_full_handoff_loses_nothing_and_does_not_keep_a_partition_from_moving(broker: MemoryBroker) -> None:

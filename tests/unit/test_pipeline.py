@@ -143,7 +143,7 @@ def limits() -> Limits:
         fetch_threads=2,
         batches_in_flight=2,
         intake=IntakeLimits(window_records=8, poll_s=0.01, full_grace_s=0.01, stop_grace_s=20.0),
-        fetch=FetchLimits(attempts=2, retry_delay_s=0.1),
+        fetch=FetchLimits(attempts=2, retry_delays_s=(0.1,), slow_after_s=2.0, slow_topic="assay.jobs.slow"),
         batch=BatchLimits(max_images=4, max_bytes=1_000_000, window_s=0.005),
         settle=SettleLimits(floor_s=0.0, idle_s=0.05),
     )

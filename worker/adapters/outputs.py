@@ -28,6 +28,8 @@ class OutputTopics(Protocol):
     def dlq(self) -> str: ...
     @property
     def retry(self) -> tuple[str, ...]: ...
+    @property
+    def jobs_slow(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +65,13 @@ def answer_record(answer: Answer, record: InputRecord, *, topic: str, duplicate:
 
 
 def retry_record(outcome: Retry, topics: OutputTopics) -> OutputRecord:
-    """The original record, for the lane of its next attempt."""
+    """The original record, for the lane of its next attempt or, a straggler's, for the slow lane."""
     record = outcome.record
-    headers = retry_headers(record, attempt=outcome.attempt + 1, due=outcome.due, first_seen=outcome.first_seen)
+    attempt = outcome.attempt if outcome.straggler else outcome.attempt + 1
+    headers = retry_headers(record, attempt=attempt, due=outcome.due, first_seen=outcome.first_seen)
     lane = topics.retry[min(outcome.attempt, len(topics.retry)) - 1]
-    return OutputRecord(topic=lane, key=record.key, value=record.value, headers=headers)
+    topic = topics.jobs_slow if outcome.straggler else lane
+    return OutputRecord(topic=topic, key=record.key, value=record.value, headers=headers)
 
 
 def dead_letter_record(
