@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
 
@@ -24,6 +24,15 @@ from schemas.message import InputRecord
 from worker.adapters.database import connect
 from worker.adapters.encoder import SessionEncoder
 from worker.adapters.evidence_files import FileEvidence, S3Evidence
+from worker.adapters.failpoints import (
+    FailingEncoder,
+    FailingImages,
+    FailingListener,
+    FailingProducer,
+    FailingResults,
+    FailingSource,
+    Failpoints,
+)
 from worker.adapters.gallery import PostgresGallery
 from worker.adapters.gallery_bell import GalleryBell
 from worker.adapters.image_https import HttpsOptions
@@ -168,10 +177,17 @@ def limits_of(settings: Settings) -> Limits:
         batches_in_flight=settings.batch.depth,
         intake=IntakeLimits(
             window_records=settings.intake.window_records,
+            slow_topic=settings.kafka.topics.jobs_slow,
+            slow_jobs=settings.images.slow_jobs,
             drain_on_revoke_s=settings.kafka.drain_on_revoke_s,
             stop_grace_s=settings.drain_deadline_s,
         ),
-        fetch=FetchLimits(attempts=settings.images.attempts, retry_delay_s=settings.images.retry_delay_s),
+        fetch=FetchLimits(
+            attempts=settings.images.attempts,
+            retry_delays_s=settings.kafka.topics.retry_delays_s,
+            slow_after_s=settings.images.slow_after_s,
+            slow_topic=settings.kafka.topics.jobs_slow,
+        ),
         batch=BatchLimits(
             max_images=settings.batch.max_images,
             max_bytes=settings.batch.max_bytes,
@@ -234,7 +250,9 @@ def _ports(
     encoder = open_encoder(settings)
     closing.callback(encoder.close)
     meter.engines(encoder.engines.values())
-    results = PostgresResults(open_database(settings), group=kafka.group, topics=kafka.topics, encoding=kafka.encoding)
+    points = open_failpoints(settings)
+    database = open_database(settings)
+    results = PostgresResults(database, group=kafka.group, topics=kafka.topics, encoding=kafka.encoding)
     closing.callback(results.close)
     publisher = KafkaPublisher(
         client_config=kafka.client_config(),
@@ -242,9 +260,10 @@ def _ports(
         instance=kafka.instance,
         group_metadata=source.group_metadata,
         still_owned=watermark.still_owned,
+        make_producer=partial(FailingProducer, points) if points else None,
     )
     closing.callback(publisher.close)
-    return Ports(
+    ports = Ports(
         subscribe=source.subscribe,
         parse=_parser(settings),
         images=open_images(settings),
@@ -256,6 +275,24 @@ def _ports(
         results=results,
         publisher=publisher,
         status=open_status(settings),
+    )
+    return _with_failpoints(ports, points, database) if points else ports
+
+
+def open_failpoints(settings: Settings) -> Failpoints | None:
+    """None unless the settings arm one: then no port is wrapped. Raises ConfigurationError."""
+    chosen = settings.failpoints
+    return Failpoints(chosen.armed, log=chosen.log) if chosen.armed else None
+
+
+def _with_failpoints(ports: Ports, points: Failpoints, database: sqlalchemy.Engine) -> Ports:
+    """The only place that puts failpoints into a worker, but for the producer's, which are made with each producer."""
+    return replace(
+        ports,
+        subscribe=lambda listener: FailingSource(ports.subscribe(FailingListener(listener, points)), points),
+        images=FailingImages(ports.images, points),
+        encoder=FailingEncoder(ports.encoder, points),
+        results=FailingResults(ports.results, points, database),
     )
 
 

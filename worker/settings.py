@@ -57,6 +57,7 @@ def _from_json(value: object) -> object:
 Json = (NoDecode, BeforeValidator(_from_json))
 Names = Annotated[tuple[str, ...], *Json]
 Table = Annotated[dict[str, str], *Json]
+Delays = Annotated[tuple[Annotated[float, Field(gt=0)], ...], *Json]
 
 
 class Group(BaseModel):
@@ -67,6 +68,12 @@ class Topics(Group):
     """All topic names; the defaults share one prefix."""
 
     prefix: str = Field("assay.", pattern=r"^[A-Za-z0-9._-]*$", description="what every topic's name begins with")
+    retry_delays_s: Delays = Field(
+        (5.0, 30.0),
+        min_length=1,
+        max_length=9,
+        description="how long a job waits in jobs.retry.1, .2, ...; one topic each",
+    )
 
     @property
     def jobs(self) -> str:
@@ -86,7 +93,7 @@ class Topics(Group):
 
     @property
     def retry(self) -> tuple[str, ...]:
-        return (f"{self.prefix}jobs.retry.1",)
+        return tuple(f"{self.prefix}jobs.retry.{lane}" for lane, _ in enumerate(self.retry_delays_s, start=1))
 
     @property
     def results(self) -> str:
@@ -204,7 +211,12 @@ class ImageSettings(Group):
     fetch_threads: int = Field(8, ge=1, le=256, description="views fetched at a time")
     timeout_s: float = Field(10.0, gt=0, description="whole of one fetch")
     attempts: int = Field(3, ge=1, le=20, description="processing attempts before a view is unreachable")
-    retry_delay_s: float = Field(5.0, gt=0, description="due time of the retry lane")
+    slow_after_s: float = Field(
+        2.0,
+        gt=0,
+        description="a job whose images take longer goes to jobs.slow, so that it does not hold its partition",
+    )
+    slow_jobs: int = Field(4, ge=1, le=256, description="jobs of jobs.slow in flight: threads they may keep waiting")
 
 
 class IntakeSettings(Group):
@@ -275,6 +287,15 @@ class ObserveSettings(Group):
     otlp_endpoint: str | None = Field(None, description="OpenTelemetry HTTP endpoint; unset: no traces")
 
 
+class FailpointSettings(Group):
+    armed: Table = Field(
+        {},
+        description='points at which the worker kills or stops itself, JSON such as {"after_poll": "kill@3"}; '
+        "for tests alone",
+    )
+    log: Path | None = Field(None, description="file that gets a line for each point that acted")
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="ASSAY_", env_nested_delimiter="__", frozen=True, extra="forbid", allow_inf_nan=False
@@ -294,6 +315,7 @@ class Settings(BaseSettings):
     settle: SettleSettings = SettleSettings()
     evidence: EvidenceSettings = EvidenceSettings()
     observe: ObserveSettings = ObserveSettings()
+    failpoints: FailpointSettings = FailpointSettings()
 
     @field_validator("kafka")
     @classmethod
@@ -308,6 +330,12 @@ class Settings(BaseSettings):
             raise ValueError("redis.cache needs redis.url and redis.mac_key; set both or turn the cache off")
         if self.mode == "production" and self.kafka.security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT"):
             raise ValueError("production refuses plaintext Kafka; set kafka.security_protocol to SSL or SASL_SSL")
+        return self
+
+    @model_validator(mode="after")
+    def _sound(self) -> Settings:
+        if self.mode == "production" and self.failpoints != FailpointSettings():
+            raise ValueError("production refuses failpoints; unset failpoints.armed and failpoints.log")
         return self
 
     @classmethod

@@ -55,8 +55,10 @@ class KafkaPublisher:
         group_metadata: Callable[[], object],
         still_owned: Callable[[], bool] = lambda: True,
         overrides: Mapping[str, Any] | None = None,
+        make_producer: Callable[..., Producer] | None = None,
     ) -> None:
         self._client_config = dict(client_config)
+        self._make_producer = make_producer or Producer
         self._group = group
         self._config = {
             **client_config,
@@ -153,7 +155,7 @@ class KafkaPublisher:
 
     def _connected(self) -> Producer:
         if self._producer is None:
-            producer = Producer(self._config, logger=logging.getLogger("librdkafka"))
+            producer = self._make_producer(self._config, logger=logging.getLogger("librdkafka"))
             try:
                 _again(producer, lambda: producer.init_transactions(CALL_TIMEOUT_S))
             except KafkaException as failure:
