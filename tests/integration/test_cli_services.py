@@ -111,13 +111,18 @@ def test_a_review_is_appended_and_alters_nothing(assay: Assay, database_url: str
 
 
 def test_a_replay_sends_the_original_to_where_it_came_from(
-    assay: Assay, stack: Addresses, database_url: str, topic_prefix: str
+    assay: Assay, stack: Addresses, database_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     assay("topics", "apply")
     outcome = rejected(2, a_job("dead-1"), value=b"\x00original")
     settle(database_url, Topics(prefix=topic_prefix), [with_source(outcome, f"{topic_prefix}jobs", 2)])
     (letter,) = printed(assay("dlq", "list", "--unreplayed", "--json"))
     shown = json.loads(assay("dlq", "show", str(letter["id"]), "--json").stdout)
+    exported = tmp_path / "letters.jsonl"
+    assert "wrote 1 dead letters" in assay("dlq", "export", "--unreplayed", "--out", str(exported)).stdout
+    assert [json.loads(line) for line in exported.read_text().splitlines()] == [shown]
+    assert exported.stat().st_mode & 0o077 == 0
+    assert "cannot write" in refusal(assay("dlq", "export", "--out", str(exported)))
     assert (shown["value_base64"], shown["code"]) == ("AG9yaWdpbmFs", "no_usable_view")
     with KafkaFollower({"bootstrap.servers": stack.kafka_bootstrap}, [f"{topic_prefix}jobs"]) as follower:
         assert printed(assay("dlq", "replay", "--all", "--json")) == [

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
-from typing import Annotated
+from typing import IO, Annotated
 from uuid import UUID
 
 import typer
@@ -33,9 +33,9 @@ def print_json(data: object) -> None:
     typer.echo(json.dumps(data, indent=2, default=_as_json, ensure_ascii=False))
 
 
-def print_json_line(data: object) -> None:
-    """One JSON object a line, for data that keeps coming."""
-    typer.echo(json.dumps(data, default=_as_json, ensure_ascii=False))
+def print_json_line(data: object, file: IO[str] | None = None) -> None:
+    """One JSON object a line, for data that keeps coming; to standard output unless given a file."""
+    typer.echo(json.dumps(data, default=_as_json, ensure_ascii=False), file=file)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
