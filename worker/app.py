@@ -164,7 +164,7 @@ def open_source(settings: Settings) -> KafkaSource:
         client_config=kafka.client_config(),
         group=kafka.group,
         topics=kafka.topics.consumed,
-        assignor="consumer" if kafka.protocol == "consumer" else "cooperative-sticky",
+        assignor="consumer" if kafka.protocol == "consumer" else kafka.assignor,
         instance_id=kafka.instance if kafka.static_membership else None,
     )
 
@@ -210,16 +210,21 @@ class Worker:
     closing: ExitStack
 
 
-def build_worker(settings: Settings) -> Worker:
-    """Compose everything. Engines are loaded and warm when this returns. Raises ConfigurationError."""
+def build_worker(settings: Settings, *, encoders: Callable[[Settings], SessionEncoder] = open_encoder) -> Worker:
+    """Compose everything. Engines are loaded and warm when this returns. Raises ConfigurationError.
+
+    `encoders` loads what the settings name; delivery tests give a fast stand-in.
+    """
     closing = ExitStack()
+    encoder = encoders(settings)
+    closing.callback(encoder.close)
     meter = Meter(max_batch_images=settings.batch.max_images)
     watermark = Watermark()
     source = open_source(settings)
     gallery = open_gallery(settings).start()
     closing.callback(gallery.close)
     pipeline = Pipeline(
-        _ports(settings, source, gallery, watermark, meter, closing),
+        _ports(settings, encoder, source, gallery, watermark, meter, closing),
         limits_of(settings),
         watermark=watermark,
         encoder_name=settings.engines.encoder_for,
@@ -240,6 +245,7 @@ def build_worker(settings: Settings) -> Worker:
 
 def _ports(
     settings: Settings,
+    encoder: SessionEncoder,
     source: KafkaSource,
     gallery: PostgresGallery,
     watermark: Watermark,
@@ -247,8 +253,6 @@ def _ports(
     closing: ExitStack,
 ) -> Ports:
     kafka = settings.kafka
-    encoder = open_encoder(settings)
-    closing.callback(encoder.close)
     meter.engines(encoder.engines.values())
     points = open_failpoints(settings)
     database = open_database(settings)
@@ -313,10 +317,10 @@ def _judge(settings: Settings, meter: Meter, closing: ExitStack) -> JudgeStage:
     )
 
 
-def run_worker(settings: Settings) -> None:
+def run_worker(settings: Settings, *, encoders: Callable[[Settings], SessionEncoder] = open_encoder) -> None:
     """Run until SIGTERM or SIGINT, then drain. A failed stage ends the process at once with its exit code."""
     configure_logs(level=settings.observe.log_level, form=settings.observe.log_format)
-    worker = build_worker(settings)
+    worker = build_worker(settings, encoders=encoders)
     faulthandler.register(signal.SIGUSR2, all_threads=True)  # what every thread does, for a worker that seems to hang
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.pipeline.request_stop())

@@ -7,19 +7,15 @@ over the file. docs/operations.md lists every setting from here.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     FilePath,
     SecretStr,
@@ -30,7 +26,6 @@ from pydantic import (
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -38,87 +33,12 @@ from pydantic_settings import (
 )
 
 from worker.errors import ConfigurationError
+from worker.setting_types import Group, Names, Table
+from worker.topics import Topics
 
 MIB = 1024 * 1024
 DATABASE_URL = re.compile(r"postgresql\+psycopg://(.*@)?(\[[^]]+\]|[^:/?@]*)(:\d+)?(/[^?]*)?(\?.*)?")
 REDIS_URL = re.compile(r"(rediss?|unix)://.+")
-
-
-def _from_json(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError("""write it as JSON, such as '["a", "b"]' or '{"a": "b"}'""") from None
-
-
-# Read here and not by pydantic-settings, whose complaint would name the group alone.
-Json = (NoDecode, BeforeValidator(_from_json))
-Names = Annotated[tuple[str, ...], *Json]
-Table = Annotated[dict[str, str], *Json]
-Delays = Annotated[tuple[Annotated[float, Field(gt=0)], ...], *Json]
-
-
-class Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Topics(Group):
-    """All topic names; the defaults share one prefix."""
-
-    prefix: str = Field("assay.", pattern=r"^[A-Za-z0-9._-]*$", description="what every topic's name begins with")
-    retry_delays_s: Delays = Field(
-        (5.0, 30.0),
-        min_length=1,
-        max_length=9,
-        description="how long a job waits in jobs.retry.1, .2, ...; one topic each",
-    )
-
-    @property
-    def jobs(self) -> str:
-        return f"{self.prefix}jobs"
-
-    @property
-    def jobs_high(self) -> str:
-        return f"{self.prefix}jobs.high"
-
-    @property
-    def jobs_bulk(self) -> str:
-        return f"{self.prefix}jobs.bulk"
-
-    @property
-    def jobs_slow(self) -> str:
-        return f"{self.prefix}jobs.slow"
-
-    @property
-    def retry(self) -> tuple[str, ...]:
-        return tuple(f"{self.prefix}jobs.retry.{lane}" for lane, _ in enumerate(self.retry_delays_s, start=1))
-
-    @property
-    def results(self) -> str:
-        return f"{self.prefix}results"
-
-    @property
-    def dlq(self) -> str:
-        return f"{self.prefix}jobs.dlq"
-
-    @property
-    def alerts(self) -> str:
-        return f"{self.prefix}alerts"
-
-    @property
-    def audit(self) -> str:
-        return f"{self.prefix}audit"
-
-    @property
-    def control(self) -> str:
-        return f"{self.prefix}control"
-
-    @property
-    def consumed(self) -> tuple[str, ...]:
-        """What a worker subscribes to."""
-        return (self.jobs_high, self.jobs, self.jobs_bulk, self.jobs_slow, *self.retry)
 
 
 class KafkaSettings(Group):
@@ -131,6 +51,9 @@ class KafkaSettings(Group):
         description="stable name of this pod slot; transactional.id is assay.GROUP.INSTANCE",
     )
     protocol: Literal["classic", "consumer"] = Field("classic", description="group protocol; consumer is KIP-848")
+    assignor: Literal["cooperative-sticky", "range"] = Field(
+        "cooperative-sticky", description="of the classic protocol; range takes all partitions away at each rebalance"
+    )
     static_membership: bool = Field(False, description="join as a static member named by `instance`")
     encoding: Literal["avro", "json"] = Field("avro", description="encoding of published verdicts")
     topics: Topics = Topics()

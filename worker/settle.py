@@ -83,6 +83,7 @@ class Settler:
         self._abandoned = threading.Event()
         self._in_doubt = False  # the broker's offsets must be read before the next transaction
         self._last_start_s = -limits.floor_s
+        self._told = False  # that transactions are committed, since the start or the last failure
         self._failures: dict[str, int] = {}
 
     def run(self) -> None:
@@ -178,6 +179,9 @@ class Settler:
     def _committed(self, ready: Ready) -> None:
         self._watermark.published(ready)
         self._failures.pop(TRANSACTION, None)
+        if not self._told:
+            self._told = True
+            _log.info("commits_again", outputs=len(ready.outputs))
         self._meter.transactions.labels("committed").inc()
         self._meter.stage("publish", time.monotonic() - self._last_start_s)
         self._meter.published(ready.outputs)
@@ -210,6 +214,7 @@ class Settler:
             self._intake.resume_all(service)
 
     def _back_off(self, what: str, **fields: object) -> None:
+        self._told = False
         failures = self._failures.get(what, 0)
         self._failures[what] = failures + 1
         wait_s = min(self._limits.longest_wait_s, self._limits.first_wait_s * 2.0 ** min(failures, 16))

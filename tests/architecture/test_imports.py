@@ -28,7 +28,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "worker.outcomes": ("schemas", "worker.core", "worker.errors", "worker.outcomes"),
     "worker.work": ("schemas", "worker.core", "worker.errors", "worker.outcomes", "worker.work"),
     "worker.ports": ("schemas", "worker.core", "worker.errors", "worker.outcomes", "worker.work", "worker.ports"),
-    "worker.settings": ("worker.errors", "worker.settings"),
+    "worker.settings": ("worker.errors", "worker.setting_types", "worker.settings", "worker.topics"),
     "worker": ("schemas", "worker"),
     "worker.adapters": (*FOUNDATION, "worker.adapters", "worker.observe", "engines", "migrations"),
     "worker.app": PACKAGES,
@@ -52,7 +52,7 @@ CONFINED: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("engines", "demo", "benchmarks"),
     "tensorrt": ("engines.gpu", "engines.build"),
     "pycuda": ("engines.gpu",),
-    "pydantic_settings": ("worker.settings",),
+    "pydantic_settings": ("worker.settings", "worker.setting_types"),
     "typer": ("worker.cli",),
     "torch": ("demo",),
 }
