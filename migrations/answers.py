@@ -7,7 +7,7 @@ decides who was first. Partitioned tables have no foreign keys, so that a month 
 from __future__ import annotations
 
 from pgvector.sqlalchemy import HALFVEC
-from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, text
 
 from migrations.schema import (
     BIGINT,
@@ -37,16 +37,16 @@ jobs = table(
     must("tenant", TEXT, "Who asked.", primary_key=True),
     must("job_id", TEXT, "The sender's idempotency key.", primary_key=True),
     must("payload_digest", BYTES, "SHA-256 over the job's canonical content."),
-    must("state", TEXT, "judged or dead; a replay may turn dead into judged once."),
+    must("state", TEXT, "judged, dead or erased; a replay may turn dead into judged once."),
     may("result_id", ID, "The first verdict, where judged."),
     may("judged_at", TIME, "The verdict's judged_at, which names its partition (UTC)."),
     may("dead_letter_id", ID, "The dead letter, where dead or once dead."),
     must("src", TEXT, "topic/partition/offset of the record that was answered: its redelivery is no duplicate."),
     must("created_at", TIME, "When the job got its first end (UTC).", server_default=NOW),
-    one_of("state", "state", ("judged", "dead")),
+    one_of("state", "state", ("judged", "dead", "erased")),
     CheckConstraint(
         "(state = 'judged' AND result_id IS NOT NULL AND judged_at IS NOT NULL)"
-        " OR (state = 'dead' AND dead_letter_id IS NOT NULL)",
+        " OR (state = 'dead' AND dead_letter_id IS NOT NULL) OR state = 'erased'",
         name="points_at_its_end",
     ),
     Index("ix_jobs_created_at", "created_at"),
@@ -183,29 +183,4 @@ reviews = table(
     must("at", TIME, "When (UTC).", server_default=NOW),
     one_of("decision", "decision", ("genuine", "counterfeit")),
     Index("ix_reviews_tenant_job_id", "tenant", "job_id"),
-)
-
-audit_blocks = table(
-    "audit_blocks",
-    "Append-only: the sealed chain of a tenant's verdicts.",
-    must("tenant", TEXT, "Whose chain.", primary_key=True),
-    must("height", BIGINT, "Place in the chain, from 0.", primary_key=True),
-    must("kind", TEXT, "verdicts, or retention where a partition was dropped."),
-    must("previous", BYTES, "Digest of the block before."),
-    must("root", BYTES, "Digest over the block's entries in order."),
-    must("digest", BYTES, "Digest of this block's head."),
-    must("key_id", TEXT, "Key that signed the head."),
-    must("signature", BYTES, "Signature over the head."),
-    must("sealed_at", TIME, "When (UTC).", server_default=NOW),
-)
-
-audit_entries = table(
-    "audit_entries",
-    "Append-only: the verdicts that a block seals.",
-    must("tenant", TEXT, "Whose chain.", primary_key=True),
-    must("height", BIGINT, "The block.", primary_key=True),
-    must("position", INTEGER, "Place in the block, from 0.", primary_key=True),
-    must("result_id", ID, "The verdict."),
-    must("digest", BYTES, "SHA-256 of its event."),
-    UniqueConstraint("tenant", "result_id"),
 )

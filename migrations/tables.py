@@ -5,8 +5,6 @@ from __future__ import annotations
 from migrations.answers import (
     PARTITIONED,
     attention_maps,
-    audit_blocks,
-    audit_entries,
     dead_letters,
     jobs,
     probe_embeddings,
@@ -15,6 +13,7 @@ from migrations.answers import (
     verdicts,
     view_results,
 )
+from migrations.audit import audit_blocks, audit_entries, audit_pending, audit_records
 from migrations.goods import (
     REFERENCE_STATES,
     calibrations,
@@ -43,6 +42,8 @@ __all__ = [
     "attention_maps",
     "audit_blocks",
     "audit_entries",
+    "audit_pending",
+    "audit_records",
     "calibrations",
     "categories",
     "dead_letters",

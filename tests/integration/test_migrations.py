@@ -176,7 +176,7 @@ def test_the_worker_can_settle_but_not_change_what_it_said(database_url: str) ->
         assert denied(connection, "DROP TABLE assay.verdicts")
 
 
-@pytest.mark.parametrize("role", ["assay_gateway", "assay_curator", "assay_eraser", "assay_auditor"])
+@pytest.mark.parametrize("role", ["assay_gateway", "assay_curator", "assay_eraser", "assay_sealer", "assay_auditor"])
 def test_no_role_can_forge_a_verdict(database_url: str, role: str) -> None:
     with as_role(database_url, role) as connection:
         assert connection.scalar(text("SELECT count(*) FROM assay.verdicts")) == 0

@@ -161,7 +161,7 @@ def test_alerts_ask_for_metrics_that_are() -> None:
     asked = set(re.findall(r"\bassay_[a-z_]+", OPERATIONS))
     names = set(metered())
     roles = {"assay_owner", "assay_migrator", "assay_worker", "assay_gateway", "assay_curator", "assay_eraser"}
-    roles |= {"assay_auditor", "assay_analyst"}
+    roles |= {"assay_auditor", "assay_sealer", "assay_analyst"}
     suffixed = {f"{name}{suffix}" for name in names for suffix in ("_bucket", "_sum", "_count")}
     assert asked - names - suffixed - roles == set()
 
