@@ -8,20 +8,16 @@ from migrations.schema import BIGINT, BOOLEAN, ID, INTEGER, JSON, NOW, TEXT, TIM
 
 attempts = table(
     "attempts",
-    "One row a start of a dangerous step, closed when it ends; open rows of dead processes show poison.",
-    must("id", BIGINT, "Order of the starts.", Identity(always=True), primary_key=True),
-    must("topic", TEXT, "Topic of the record."),
-    must("partition", INTEGER, "Partition of the record."),
-    must("offset", BIGINT, "Offset of the record."),
+    "One row a record and process that is in the dangerous step, or died in it; rows of dead processes show poison.",
+    must("topic", TEXT, "Topic of the record.", primary_key=True),
+    must("partition", INTEGER, "Partition of the record.", primary_key=True, autoincrement=False),
+    must("offset", BIGINT, "Offset of the record.", primary_key=True, autoincrement=False),
     may("tenant", TEXT, "Who asked."),
     may("job_id", TEXT, "The job."),
     must("instance", TEXT, "The worker."),
-    must("process", ID, "The process, new at each start of the worker."),
-    must("solo", BOOLEAN, "Whether the job ran alone."),
+    must("process", ID, "The process, new at each start of the worker.", primary_key=True),
+    must("solo", BOOLEAN, "Whether the job runs alone."),
     must("started_at", TIME, "When (UTC).", server_default=NOW),
-    may("ended_at", TIME, "When it ended in order (UTC)."),
-    may("ended_by", TEXT, "outcome, drain, revoke or stop."),
-    Index("ix_attempts_source", "topic", "partition", "offset"),
 )
 
 alarms = table(

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from schemas.job import AuthenticationJob, JobView
-from schemas.message import InputRecord, OutputRecord
+from schemas.message import InputRecord, OutputRecord, Source
 from worker.core.evidence import JobEvidence, ReuseHit, UnusableView, ViewMatch, ViewProbe
 from worker.core.gallery import GallerySnapshot
+from worker.core.poison import Deaths
 from worker.outcomes import Outcome
+from worker.work import Received
 
 Partition = tuple[str, int]  # topic, number
 
@@ -134,6 +136,26 @@ class ResultStore(Protocol):
     def close(self) -> None: ...
 
 
+class Attempts(Protocol):
+    """Starts of the dangerous step (decode, encode, match), written down before it: a process that dies in it leaves
+    its row. Called by the embed thread, the last two by any. All raise ServiceUnavailable after bounded retries.
+    """
+
+    def begin(self, jobs: Sequence[Received], *, ended: Sequence[Source] = (), alone: bool = False) -> list[Deaths]:
+        """The deaths of other processes in each job's step, in order; the starts of those that may run together
+        (`Deaths.course`) are written down, with `alone` those of all, as solo starts. Forgets `ended` as `end` does.
+        """
+
+    def end(self, sources: Sequence[Source]) -> None:
+        """Forget every start of these records, of any process: their step ended."""
+
+    def release(self, partitions: Sequence[Partition]) -> None:
+        """Forget this process's starts in partitions that are others' now: its death no longer counts there."""
+
+    def close(self) -> None:
+        """Forget all starts of this process: it ends by its own decision."""
+
+
 class EvidenceStore(Protocol):
     """Keeps verified view bytes by (tenant, sha256) as the setting says: off, inconclusive or all."""
 
@@ -162,6 +184,7 @@ class ProbeCache(Protocol):
 
 
 __all__ = [
+    "Attempts",
     "EncodeView",
     "EvidenceStore",
     "Gallery",
