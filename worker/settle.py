@@ -87,6 +87,7 @@ class Settler:
         self._failures: dict[str, int] = {}
 
     def run(self) -> None:
+        self._end_predecessor()
         more = False
         while not self._abandoned.is_set():
             items = self._inbox.take_many(self._limits.max_jobs, self._floor_left_s() if more else self._limits.idle_s)
@@ -99,6 +100,14 @@ class Settler:
     def abandon(self) -> None:
         """End as soon as possible. Any thread."""
         self._abandoned.set()
+
+    def _end_predecessor(self) -> None:
+        """Open the producer at once: a transaction that a killed worker of this instance left open hides the committed
+        offsets, and intake would wait for the broker to abort it. While the broker is away the first commit does it."""
+        try:
+            self._publisher.committed(())
+        except ServiceUnavailable as outage:
+            _log.warning("settle_failed", what=outage.service, wait_s=0.0, detail=str(outage))
 
     def settle(self, items: Iterable[Settleable]) -> None:
         """Judge what is to be judged, write all of it, and mark it as ready to publish."""
