@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import pytest
 from delivery_parts import NOW, TOPICS, Body, Member, eventually, judged, send
 
@@ -7,8 +9,9 @@ from schemas import headers
 from schemas.codes import ErrorCode
 from schemas.message import OutputRecord
 from worker.adapters.memory import Fault, MemoryBroker, MemoryPublisher, MemoryResults
-from worker.errors import Fatal
+from worker.errors import Fatal, ServiceUnavailable
 from worker.outcomes import Rejected, Retry
+from worker.ports import Partition
 from worker.work import Received
 
 JOBS = TOPICS.jobs
@@ -57,6 +60,22 @@ def test_a_failed_transaction_neither_loses_nor_repeats_an_answer(broker: Memory
     run(broker, member, 30, fault, fault, fault)
     assert len(set(sources(broker.published))) == len(broker.published) == 30
     assert member.meter.paused.labels("kafka")._value.get() == 0  # noqa: SLF001
+
+
+def test_the_producer_is_opened_before_there_is_anything_to_publish(broker: MemoryBroker) -> None:
+    """A killed predecessor's open transaction hides the committed offsets until somebody's first call ends it."""
+    asked: list[object] = []
+
+    class Opened(MemoryPublisher):
+        def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+            asked.append(tuple(partitions))
+            raise ServiceUnavailable("kafka", "planted")
+
+    member = Member(broker)
+    member.publisher = Opened(broker)
+    member.start()
+    eventually(lambda: asked == [()], "the producer was opened")
+    member.stop()
 
 
 def test_a_fenced_producer_ends_the_thread(broker: MemoryBroker) -> None:

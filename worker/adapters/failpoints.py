@@ -20,11 +20,13 @@ from confluent_kafka import Producer
 from sqlalchemy import Engine
 
 from schemas.job import AuthenticationJob, JobView
-from schemas.message import InputRecord, OutputRecord
+from schemas.message import InputRecord, OutputRecord, Source
 from worker.core.evidence import JobEvidence, ReuseHit, UnusableView, ViewProbe
+from worker.core.poison import Deaths
 from worker.errors import ConfigurationError
 from worker.outcomes import Outcome
 from worker.ports import (
+    Attempts,
     EncodeView,
     ImageSource,
     JobSource,
@@ -34,6 +36,7 @@ from worker.ports import (
     ResultStore,
     ViewEncoder,
 )
+from worker.work import Received
 
 NAMES: Final[tuple[str, ...]] = (
     "after_poll",
@@ -159,6 +162,29 @@ class FailingImages:
         got = self.inner.fetch(job, view)
         self.points.hit("after_fetch")
         return got
+
+
+@dataclass(frozen=True, slots=True)
+class FailingAttempts:
+    """An Attempts with before_attempt_row and after_attempt_row."""
+
+    inner: Attempts
+    points: Failpoints
+
+    def begin(self, jobs: Sequence[Received], *, ended: Sequence[Source] = (), alone: bool = False) -> list[Deaths]:
+        self.points.hit("before_attempt_row")
+        deaths = self.inner.begin(jobs, ended=ended, alone=alone)
+        self.points.hit("after_attempt_row")
+        return deaths
+
+    def end(self, sources: Sequence[Source]) -> None:
+        self.inner.end(sources)
+
+    def release(self, partitions: Sequence[Partition]) -> None:
+        self.inner.release(partitions)
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 @dataclass(frozen=True, slots=True)
