@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
+from uuid import uuid4
 
 import sqlalchemy
 import structlog
@@ -21,6 +22,7 @@ from engines.errors import EngineRefused
 from schemas.codec import parse_job
 from schemas.job import AuthenticationJob
 from schemas.message import InputRecord
+from worker.adapters.attempts import PostgresAttempts
 from worker.adapters.database import connect
 from worker.adapters.encoder import SessionEncoder
 from worker.adapters.evidence_files import FileEvidence, S3Evidence
@@ -272,6 +274,7 @@ def _ports(
         parse=_parser(settings),
         images=open_images(settings),
         encoder=encoder,
+        attempts=PostgresAttempts(database, instance=kafka.instance, process=uuid4()),
         matcher=NumpyMatcher(),
         gallery=gallery,
         cache=open_cache(settings, encoder),

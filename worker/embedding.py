@@ -1,4 +1,8 @@
-"""The embed stage: one thread cuts batches over many jobs, keeps the encoder busy and completes jobs."""
+"""The embed stage: one thread cuts batches over many jobs, keeps the encoder busy and completes jobs.
+
+What it does with photographs may end the process. So the start of every job is written down first; a job that was there
+when two processes died runs alone, and one that killed two more alone is a dead letter (worker/core/poison.py).
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,17 @@ from datetime import UTC, datetime
 
 from schemas.codes import ErrorCode
 from schemas.job import JobView
+from worker.attempts import Starts
 from worker.batching import Batch, Batcher, BatchLimits
 from worker.core.evidence import JobEvidence, StageTimes, UnusableView, ViewProbe
 from worker.core.gallery import GallerySnapshot
 from worker.core.matching import nearest_skus
+from worker.core.poison import Course, Deaths
 from worker.errors import ServiceUnavailable
 from worker.fetching import Outage, Release, no_usable_view, rejected
 from worker.handoff import Handoff
 from worker.observe import Meter
+from worker.outcomes import Rejected
 from worker.ports import Gallery, Matcher, PendingViews, ProbeCache, ViewEncoder
 from worker.work import Embedded, Fetched, Received, Settleable
 
@@ -76,6 +83,7 @@ class EmbedStage:
         meter: Meter,
         release: Release,
         outage: Outage,
+        starts: Starts,
     ) -> None:
         self._encoder = encoder
         self._matcher = matcher
@@ -85,19 +93,22 @@ class EmbedStage:
         self._fetched = fetched
         self._settle = settle
         self._batcher: Batcher[ViewToEncode] = Batcher(limits)
+        self._max_images = limits.max_images
         self._depth = depth
         self._keep_images = keep_images
         self._meter = meter
         self._release = release
         self._outage = outage
+        self._starts = starts
         self._in_flight: deque[InFlight] = deque()
 
     def run(self) -> None:
         while not (self._fetched.finished and not self._batcher and not self._in_flight):
-            self._admit(self._wait_s())
-            self._start_batches()
+            self._admit(self._take(self._wait_s()))
+            self._start_batches(closing=self._fetched.closed)
             if self._in_flight and (len(self._in_flight) >= self._depth or not len(self._fetched)):
                 self._finish(self._in_flight.popleft())
+        self._starts.flush()
 
     def _wait_s(self) -> float:
         """How long new jobs may be waited for: not at all while a batch is due or could be read back."""
@@ -106,18 +117,59 @@ class EmbedStage:
             return 0.0
         return IDLE_WAIT_S if due_s is None else due_s
 
-    def _admit(self, wait_s: float) -> None:
-        fetched = self._fetched.take(wait_s)
-        while fetched is not None:
+    def _take(self, wait_s: float) -> list[Fetched]:
+        """Jobs for one more batch: what starts beside a poisoned job is suspected with it, so no more than needed."""
+        if wait_s > 0.0:
+            self._starts.flush()
+        group: list[Fetched] = []
+        images = len(self._batcher)
+        while images < self._max_images and (fetched := self._fetched.take(0.0 if group else wait_s)):
+            group.append(fetched)
+            images += len(fetched.images)
+        return group
+
+    def _admit(self, group: Sequence[Fetched]) -> None:
+        timely = [fetched for fetched in group if self._is_timely(fetched.received)]
+        started = self._starts.begin([fetched.received for fetched in timely])
+        alone = []
+        for fetched, deaths in zip(timely, started, strict=True):
+            if deaths.course is Course.POISON:
+                self._hand_on(fetched.received, _poison(fetched.received, deaths))
+            elif deaths.course is Course.ALONE:
+                alone.append(fetched)
+            else:
+                self._begin(fetched)
+        for fetched in alone:
+            self._run_alone(fetched)
+
+    def _is_timely(self, received: Received) -> bool:
+        """Whether the job is still to be encoded; one whose partition is gone is its next owner's."""
+        deadline = received.job.deadline
+        if not self._starts.wanted(received):
+            self._release(received.held_bytes)
+            return False
+        if deadline is not None and datetime.now(UTC) > deadline:
+            detail = f"the job's deadline {deadline.isoformat()} passed before its images were encoded"
+            self._end(received, rejected(received, ErrorCode.DEADLINE_EXCEEDED, "embed", detail))
+            return False
+        return True
+
+    def _run_alone(self, fetched: Fetched) -> None:
+        """Nothing else is between decode and match; what else can fail (the gallery's first load) is done before."""
+        self._finish_all()
+        self._snapshot(fetched.received.job.tenant)
+        if self._is_timely(fetched.received):
+            self._starts.begin_alone(fetched.received)
             self._begin(fetched)
-            fetched = self._fetched.take(0.0) if self._batcher.wait_s(time.monotonic()) != 0.0 else None
+            self._finish_all()
+
+    def _finish_all(self) -> None:
+        while self._batcher or self._in_flight:
+            self._start_batches(closing=True)
+            self._finish(self._in_flight.popleft())
 
     def _begin(self, fetched: Fetched) -> None:
-        job, now_s = fetched.received.job, time.monotonic()
-        if job.deadline is not None and datetime.now(UTC) > job.deadline:
-            detail = f"the job's deadline {job.deadline.isoformat()} passed before its images were encoded"
-            self._hand_on(fetched.received, rejected(fetched.received, ErrorCode.DEADLINE_EXCEEDED, "embed", detail))
-            return
+        now_s = time.monotonic()
         assembly = Assembly(fetched=fetched, started_s=now_s, waiting=len(fetched.images))
         views = [self._request(assembly, view, data) for view, data in fetched.images]
         misses = []
@@ -133,9 +185,9 @@ class EmbedStage:
         encoder = self._encoder_name(job.category, view.view)
         return ViewToEncode(tenant=job.tenant, view=view, data=data, encoder=encoder, assembly=assembly)
 
-    def _start_batches(self) -> None:
+    def _start_batches(self, *, closing: bool) -> None:
         while len(self._in_flight) < self._depth:
-            batch = self._batcher.cut(time.monotonic(), closing=self._fetched.closed)
+            batch = self._batcher.cut(time.monotonic(), closing=closing)
             if batch is None:
                 return
             self._meter.batch(images=len(batch.images), flush=batch.flush)
@@ -155,7 +207,11 @@ class EmbedStage:
         assembly.results[request.view.view] = result
         assembly.waiting -= 1
         if not assembly.waiting:
-            self._hand_on(assembly.received, self._complete(assembly))
+            self._end(assembly.received, self._complete(assembly))
+
+    def _end(self, received: Received, item: Settleable) -> None:
+        self._starts.ended(received)
+        self._hand_on(received, item)
 
     def _hand_on(self, received: Received, item: Settleable) -> None:
         """The images are decoded: their bytes go back to intake's budget."""
@@ -208,3 +264,9 @@ class EmbedStage:
             degraded=self._encoder.degraded,
             times=times,
         )
+
+
+def _poison(received: Received, deaths: Deaths) -> Rejected:
+    """Its starts stay on record: should this process die before the letter is written, they are not counted afresh."""
+    detail = f"worker processes died with it: {deaths.together} beside other jobs, then {deaths.alone} with it alone"
+    return rejected(received, ErrorCode.POISON, "embed", detail)

@@ -32,6 +32,7 @@ from worker.work import Received, Settleable
 
 Parse = Callable[[InputRecord], AuthenticationJob]
 Subscribe = Callable[[RebalanceListener], JobSource]
+GivenUp = Callable[[Sequence[Partition]], None]  # told of partitions that left with work of theirs in flight
 PARSE_AGAIN_S = 1.0
 BUDGET, HANDOFF, STOPPING = "budget", "handoff", "stopping"
 _log = structlog.get_logger()
@@ -71,6 +72,7 @@ class Intake:
         budget: ByteBudget,
         limits: IntakeLimits,
         meter: Meter,
+        given_up: GivenUp = Callable[[Sequence[Partition]], None]  # told of partitions that left with work of theirs in flight
     ) -> None:
         self._subscribe = subscribe
         self._parse = parse
@@ -79,6 +81,7 @@ class Intake:
         self._watermark = watermark
         self._budget = budget
         self._limits = limits
+        self._given_up = given_up
         self._pauses = Pauses(meter)
         self._owned: set[Partition] = set()
         self._pending: deque[Received | Rejected] = deque()  # delivered, but a hand-off was full: at most a few
@@ -135,10 +138,13 @@ class Intake:
             late = sum(self._watermark.in_flight(partition) for partition in partitions)
             _log.warning("revoked_before_drained", records=late)
         self._drop(partitions)
+        if not drained:
+            self._given_up(partitions)
 
     def lost(self, partitions: Sequence[Partition]) -> None:
         self._forget(partitions)
         self._drop(partitions)
+        self._given_up(partitions)
 
     def _turn(self, source: JobSource) -> None:
         self._hand_on()

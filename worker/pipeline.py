@@ -9,7 +9,7 @@ evidence hand-off as an outcome. Stages stop in order: intake drains and ends, t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +17,7 @@ import structlog
 
 from schemas.job import AuthenticationJob
 from schemas.message import InputRecord
+from worker.attempts import Starts
 from worker.batching import BatchLimits
 from worker.budget import ByteBudget
 from worker.embedding import EmbedStage, EncoderName
@@ -25,7 +26,18 @@ from worker.fetching import FetchLimits, FetchStage
 from worker.handoff import Handoff
 from worker.intake import Intake, IntakeLimits, Subscribe
 from worker.observe import Meter
-from worker.ports import Gallery, ImageSource, JobStatus, Matcher, ProbeCache, Publisher, ResultStore, ViewEncoder
+from worker.ports import (
+    Attempts,
+    Gallery,
+    ImageSource,
+    JobStatus,
+    Matcher,
+    Partition,
+    ProbeCache,
+    Publisher,
+    ResultStore,
+    ViewEncoder,
+)
 from worker.settle import Judge, SettleLimits, Settler
 from worker.stage import StageThread
 from worker.watermark import Watermark
@@ -43,6 +55,7 @@ class Ports:
     parse: Callable[[InputRecord], AuthenticationJob]
     images: ImageSource
     encoder: ViewEncoder
+    attempts: Attempts
     matcher: Matcher
     gallery: Gallery
     cache: ProbeCache
@@ -85,6 +98,7 @@ class Pipeline:
         self.watermark = watermark
         self.meter = meter
         self.error: BaseException | None = None
+        self._attempts = ports.attempts
         self._stopping = threading.Event()
         self._ended = threading.Event()  # intake has left the group, or a stage has failed
         self.intake = self._intake(ports, limits)
@@ -110,6 +124,7 @@ class Pipeline:
             budget=self.budget,
             limits=limits.intake,
             meter=self.meter,
+            given_up=self._given_up,
         )
 
     def _fetch(self, ports: Ports, limits: Limits) -> FetchStage:
@@ -139,6 +154,7 @@ class Pipeline:
             meter=self.meter,
             release=self.budget.give,
             outage=self._wait_out,
+            starts=Starts(ports.attempts, expects=self.watermark.expects, outage=self._wait_out),
         )
 
     def _settler(self, ports: Ports, limits: Limits) -> Settler:
@@ -175,6 +191,7 @@ class Pipeline:
                 thread.join()
             if handoff is not None:
                 handoff.close()
+        self._forget_starts(self._attempts.close)
 
     def dead_threads(self) -> Mapping[str, str]:
         """Stages that ended while the worker should run; for the liveness page."""
@@ -194,9 +211,21 @@ class Pipeline:
         _log.error("stage_failed", stage=name, error=repr(error), exc_info=error)
         self._stopping.set()
         self.settler.abandon()
+        if name != self._embed_thread.name:
+            self._forget_starts(self._attempts.close)
         for handoff in self._handoffs():
             handoff.close()
         self._ended.set()
+
+    def _given_up(self, partitions: Sequence[Partition]) -> None:
+        self._forget_starts(lambda: self._attempts.release(partitions))
+
+    def _forget_starts(self, call: Callable[[], None]) -> None:
+        """What is in flight is not to blame for what comes now. Where Postgres is away it is suspected, no more."""
+        try:
+            call()
+        except ServiceUnavailable as outage:
+            _log.warning("starts_kept", detail=str(outage))
 
     def _wait_out(self, outage: ServiceUnavailable) -> None:
         self.intake.pause_all(outage.service)

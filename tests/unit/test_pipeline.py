@@ -16,6 +16,7 @@ from schemas.codes import ViewCode
 from schemas.job import AuthenticationJob
 from schemas.verdict import EngineUse
 from worker.adapters.memory import MemoryBroker, MemoryPublisher, MemoryResults, MemorySource
+from worker.adapters.memory_attempts import MemoryAttempts
 from worker.adapters.memory_caches import MemoryEvidence, MemoryProbeCache
 from worker.adapters.memory_images import MemoryImages
 from worker.batching import BatchLimits
@@ -27,7 +28,7 @@ from worker.intake import IntakeLimits
 from worker.judging import JudgeStage
 from worker.observe import Meter
 from worker.pipeline import Limits, Pipeline, Ports
-from worker.ports import EncodeView
+from worker.ports import EncodeView, ViewEncoder
 from worker.settle import SettleLimits
 from worker.tracing import no_traces
 from worker.watermark import Watermark
@@ -94,23 +95,35 @@ class EmptyGallery:
 
 
 class World:
-    def __init__(self) -> None:
-        self.broker = MemoryBroker({topic: 2 for topic in TOPICS.consumed})
+    """One worker. A second one on the same broker, results and starts is the next process of the same deployment."""
+
+    def __init__(
+        self,
+        *,
+        broker: MemoryBroker | None = None,
+        results: MemoryResults | None = None,
+        attempts: MemoryAttempts | None = None,
+        encoder: ViewEncoder | None = None,
+        member: str = "member-1",
+    ) -> None:
+        self.broker = broker or MemoryBroker({topic: 2 for topic in TOPICS.consumed})
         self.encoder = FakeEncoder()
+        self.publisher = MemoryPublisher(self.broker, member)
         self.evidence = MemoryEvidence()
         self.meter = Meter(max_batch_images=4)
         judge = JudgeStage(evidence=self.evidence, keep="all", build="test", meter=self.meter, trace=no_traces)
         ports = Ports(
-            subscribe=MemorySource(self.broker).subscribe,
+            subscribe=MemorySource(self.broker, member).subscribe,
             parse=parse,
             images=MemoryImages({}),
-            encoder=self.encoder,
+            encoder=encoder or self.encoder,
+            attempts=attempts or MemoryAttempts(),
             matcher=NumpyMatcher(),
             gallery=EmptyGallery(),
             cache=MemoryProbeCache({"fake": ENGINE}, decoder="test"),
             judge=judge,
-            results=MemoryResults(topics=TOPICS),
-            publisher=MemoryPublisher(self.broker),
+            results=results or MemoryResults(topics=TOPICS),
+            publisher=self.publisher,
             status=None,
         )
         self.pipeline = Pipeline(
