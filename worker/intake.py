@@ -72,7 +72,7 @@ class Intake:
         budget: ByteBudget,
         limits: IntakeLimits,
         meter: Meter,
-        given_up: GivenUp = Callable[[Sequence[Partition]], None]  # told of partitions that left with work of theirs in flight
+        given_up: GivenUp = lambda partitions: None,
     ) -> None:
         self._subscribe = subscribe
         self._parse = parse
