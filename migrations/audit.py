@@ -37,8 +37,8 @@ audit_entries = table(
     must("kind", TEXT, "verdict, erasure or retention."),
     may("judged_at", TIME, "The verdict's judged_at, which names its partition (UTC)."),
     may("src", TEXT, "topic/partition/offset of the record that the verdict answers."),
-    may("row_digest", BYTES, "SHA-256 over the columns of the verdict and of its job."),
-    may("views_digest", BYTES, "SHA-256 over the columns of its views."),
+    may("row_digest", BYTES, "SHA-256 over the columns of the verdict and of its job; null where they were gone before."),
+    may("views_digest", BYTES, "SHA-256 over the columns of its views; null as row_digest is."),
     UniqueConstraint("tenant", "id"),
     one_of("kind", "kind", ("verdict", "erasure", "retention")),
 )
@@ -63,5 +63,6 @@ audit_pending = table(
     must("id", ID, "The verdict's result_id, or the audit record's id.", primary_key=True),
     must("kind", TEXT, "verdict, erasure or retention."),
     may("judged_at", TIME, "The verdict's judged_at (UTC)."),
+    may("digest", BYTES, "The verdict's digest, should its row be gone before it is sealed."),
     must("noted_at", TIME, "When it was written (UTC).", server_default=text("clock_timestamp()")),
 )

@@ -21,8 +21,8 @@ COMMENT ON COLUMN assay.audit_entries.digest IS 'SHA-256 of the verdict''s event
 COMMENT ON COLUMN assay.audit_entries.kind IS 'verdict, erasure or retention.';
 COMMENT ON COLUMN assay.audit_entries.judged_at IS 'The verdict''s judged_at, which names its partition (UTC).';
 COMMENT ON COLUMN assay.audit_entries.src IS 'topic/partition/offset of the record that the verdict answers.';
-COMMENT ON COLUMN assay.audit_entries.row_digest IS 'SHA-256 over the columns of the verdict and of its job.';
-COMMENT ON COLUMN assay.audit_entries.views_digest IS 'SHA-256 over the columns of its views.';
+COMMENT ON COLUMN assay.audit_entries.row_digest IS 'SHA-256 over the columns of the verdict and of its job; null where they were gone before.';
+COMMENT ON COLUMN assay.audit_entries.views_digest IS 'SHA-256 over the columns of its views; null as row_digest is.';
 
 CREATE TABLE assay.audit_records (
     id UUID NOT NULL,
@@ -50,6 +50,7 @@ CREATE TABLE assay.audit_pending (
     id UUID NOT NULL,
     kind TEXT NOT NULL,
     judged_at TIMESTAMP WITH TIME ZONE,
+    digest BYTEA,
     noted_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT pk_audit_pending PRIMARY KEY (tenant, id)
 );
@@ -58,14 +59,15 @@ COMMENT ON COLUMN assay.audit_pending.tenant IS 'Whose chain.';
 COMMENT ON COLUMN assay.audit_pending.id IS 'The verdict''s result_id, or the audit record''s id.';
 COMMENT ON COLUMN assay.audit_pending.kind IS 'verdict, erasure or retention.';
 COMMENT ON COLUMN assay.audit_pending.judged_at IS 'The verdict''s judged_at (UTC).';
+COMMENT ON COLUMN assay.audit_pending.digest IS 'The verdict''s digest, should its row be gone before it is sealed.';
 COMMENT ON COLUMN assay.audit_pending.noted_at IS 'When it was written (UTC).';
 
 -- As the owner: who may add a verdict needs no right to the ledger's tables.
 CREATE FUNCTION assay.note_verdicts() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO assay.audit_pending (tenant, id, kind, judged_at)
-        SELECT tenant, result_id, 'verdict', judged_at FROM fresh ON CONFLICT DO NOTHING;
+    INSERT INTO assay.audit_pending (tenant, id, kind, judged_at, digest)
+        SELECT tenant, result_id, 'verdict', judged_at, digest FROM fresh ON CONFLICT DO NOTHING;
     RETURN NULL;
 END $$;
 CREATE FUNCTION assay.note_records() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -80,8 +82,8 @@ CREATE TRIGGER note_verdicts AFTER INSERT ON assay.verdicts
     REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION assay.note_verdicts();
 CREATE TRIGGER note_records AFTER INSERT ON assay.audit_records
     REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION assay.note_records();
-INSERT INTO assay.audit_pending (tenant, id, kind, judged_at)
-    SELECT tenant, result_id, 'verdict', judged_at FROM assay.verdicts ON CONFLICT DO NOTHING;
+INSERT INTO assay.audit_pending (tenant, id, kind, judged_at, digest)
+    SELECT tenant, result_id, 'verdict', judged_at, digest FROM assay.verdicts ON CONFLICT DO NOTHING;
 
 -- A job whose data was erased keeps its row, so that a duplicate is told so.
 ALTER TABLE assay.jobs DROP CONSTRAINT ck_jobs_state, DROP CONSTRAINT ck_jobs_points_at_its_end;
