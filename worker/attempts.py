@@ -38,7 +38,7 @@ class Starts:
         deaths = self._begin(jobs, alone=False)
         for job, found in zip(jobs, deaths, strict=True):
             if found.course is not Course.TOGETHER:
-                _log.warning("job_suspected", src=str(job.record.source), course=found.course.value, **_counts(found))
+                _log.warning("poison_suspected", src=str(job.record.source), course=found.course.value, **_counts(found))
         return deaths
 
     def begin_alone(self, job: Received) -> None:
