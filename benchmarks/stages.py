@@ -24,7 +24,8 @@ from benchmarks.goods import Goods
 from benchmarks.watching import machine_busy_s
 from demo.stand import TENANT
 from engines.catalogue import open_runner
-from engines.decode import Decoded, PillowDecoder
+from engines.decode import Decoded
+from engines.decoder import PillowDecoder
 from engines.runner import Runner
 from schemas.codec import encode_job, parse_job
 from schemas.job import AuthenticationJob, JobView

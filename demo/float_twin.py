@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import onnx
 
 from engines.catalogue import MODELS_DIR, read_engine, shipped_keys
-from engines.decode import PillowDecoder
+from engines.decoder import PillowDecoder
 from engines.onnxruntime_runner import OnnxRuntimeRunner
 from engines.quantize import float_twin
 from engines.session import EncoderSession

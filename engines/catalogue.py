@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from engines import golden
-from engines.decode import DecodeLimits, PillowDecoder
+from engines.decode import DecodeLimits
+from engines.decoder import PillowDecoder
 from engines.errors import EngineRefused, RefusalCode
+from engines.gpu.device import Device
+from engines.gpu.plans import PlanFolder
+from engines.gpu.tensorrt_runner import TensorRtRunner
 from engines.manifest import EngineManifest, golden_path, manifest_path, model_path, sha256_hex
 from engines.onnxruntime_runner import OnnxRuntimeRunner
 from engines.openvino_runner import OpenVinoRunner
@@ -19,7 +23,7 @@ from engines.runner import Backend, Runner
 from engines.session import EncoderSession
 from engines.signing import TrustedKeys, load_trusted_keys, verify
 
-BackendChoice = Literal["auto", "openvino", "onnxruntime"]
+BackendChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt"]
 
 MODELS_DIR = Path(__file__).parent / "models"
 
@@ -70,11 +74,13 @@ def _digested(path: Path, sha256: str) -> bytes:
     return raw
 
 
-def open_runner(engine: VerifiedEngine, backend: BackendChoice = "auto", threads: int | None = None) -> Runner:
-    """Load, warm and self-test an engine. `auto` takes OpenVINO where it is installed. Raises EngineRefused."""
-    kind = OpenVinoRunner if chosen_backend(backend) == "openvino" else OnnxRuntimeRunner
+def open_runner(
+    engine: VerifiedEngine, backend: BackendChoice = "auto", threads: int | None = None, plans_dir: Path | None = None
+) -> Runner:
+    """Load, warm and self-test an engine. `auto` takes OpenVINO where it is installed. `plans_dir` keeps what TensorRT
+    builds, by default among the user's caches. Raises EngineRefused."""
     try:
-        runner: Runner = kind(engine.model, engine.manifest, threads)
+        runner = _runner(engine, chosen_backend(backend), threads, plans_dir or default_plans_dir())
     except EngineRefused:
         raise
     except Exception as error:  # each backend has its own tree of errors, and here each means the same
@@ -87,6 +93,21 @@ def open_runner(engine: VerifiedEngine, backend: BackendChoice = "auto", threads
         runner.close()
         raise
     return runner
+
+
+def _runner(engine: VerifiedEngine, backend: Backend, threads: int | None, plans_dir: Path) -> Runner:
+    match backend:
+        case "openvino":
+            return OpenVinoRunner(engine.model, engine.manifest, threads)
+        case "onnxruntime":
+            return OnnxRuntimeRunner(engine.model, engine.manifest, threads)
+        case "tensorrt":
+            return TensorRtRunner(engine.model, engine.manifest, Device.shared(), PlanFolder(plans_dir))
+
+
+def default_plans_dir() -> Path:
+    """Where TensorRT's plans are kept between starts."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assay" / "plans"
 
 
 def chosen_backend(backend: BackendChoice) -> Backend:
@@ -104,6 +125,7 @@ def load_session(
     *,
     threads: int | None = None,
     decode_threads: int | None = None,
+    decode_helpers: int = 2,
     limits: DecodeLimits | None = None,
     reduced_decode: bool = True,
 ) -> EncoderSession:
@@ -116,4 +138,5 @@ def load_session(
         raise EngineRefused(RefusalCode.ENCODER_UNKNOWN, f"encoders of {len(sizes)} sizes: {sorted(sizes)}", fix)
     runners = {e.manifest.name: open_runner(e, backend, threads) for e in engines}
     workers = decode_threads or len(os.sched_getaffinity(0))
-    return EncoderSession(runners, PillowDecoder(sizes.pop(), workers, limits, reduced_decode))
+    decoder = PillowDecoder(sizes.pop(), workers, limits, reduced_decode, helpers=decode_helpers)
+    return EncoderSession(runners, decoder)

@@ -37,7 +37,8 @@ class EncodeRequest:
 class ViewFeatures:
     """What an encoder made of one photograph. `embedding` float32 [D] and `patches` float32 [P,d], L2-normalised,
     patches row by row on `engine.patch_grid`; `attention` float32 [h,w], sum 1; `source_size` (width, height) after
-    orientation; `phash` 64 bits, unsigned. Arrays lie on the host and are not shared with anything that writes."""
+    orientation; `phash` 64 bits, unsigned; `trailing_bytes` what hung behind the photograph. Arrays lie on the host and
+    are not shared with anything that writes."""
 
     engine: EngineInfo
     embedding: NDArray[np.float32]
@@ -46,6 +47,7 @@ class ViewFeatures:
     quality: QualityMeasures
     phash: int
     source_size: tuple[int, int]
+    trailing_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class _Running:
             attention=outputs.attention[self.row],
             quality=self.decoded.quality,
             phash=self.decoded.phash,
+            trailing_bytes=self.decoded.trailing_bytes,
             source_size=self.decoded.source_size,
         )
 

@@ -88,6 +88,7 @@ def open_encoder(settings: Settings) -> SessionEncoder:
             shipped_keys(models_dir),
             threads=engines.inference_threads or None,
             decode_threads=engines.decode_threads or None,
+            decode_helpers=engines.decode_helpers,
             limits=DecodeLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels),
             reduced_decode=not engines.full_decode,
         )

@@ -167,6 +167,9 @@ class EngineSettings(Group):
         description="encoder of a category/view where it is not the default one",
     )
     decode_threads: int = Field(0, ge=0, description="0: one a core")
+    decode_helpers: int = Field(
+        2, ge=1, le=64, description="processes that decode what is not a baseline JPEG; started when first needed"
+    )
     inference_threads: int = Field(0, ge=0, description="0: one a core")
     full_decode: bool = Field(False, description="decode JPEGs in full instead of at a reduced scale")
 

@@ -178,7 +178,7 @@ class _Fails:
 
 def test_a_failing_runner_fails_its_batch_and_not_the_session(models: Path, session: EncoderSession) -> None:
     info = session.engines["resnet18"]
-    from engines.decode import PillowDecoder
+    from engines.decoder import PillowDecoder
 
     failing = EncoderSession({"resnet18": _Fails(info)}, PillowDecoder(SIZE, threads=1))
     for _ in range(2):

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from engines.decode import Decoded, DecodeLimits, ImageFault, PillowDecoder, decode_photograph
+from engines.decode import Decoded, DecodeLimits, ImageFault, decode_photograph
+from engines.decoder import PillowDecoder
 from engines.golden import golden_pixels
 from engines.preprocess import Preprocessing, normalised
 from engines.quality import measured, perceptual_hash

@@ -53,10 +53,16 @@ class SessionPending:
             patches=answer.patches,
             patch_grid=answer.engine.patch_grid,
             attention=answer.attention,
-            quality=asdict(answer.quality),
+            quality=_quality(answer),
             phash=answer.phash,
             source_size=answer.source_size,
         )
+
+
+def _quality(answer: ViewFeatures) -> dict[str, float]:
+    """The measures by name; `trailing_bytes` is there where the file goes on behind its photograph."""
+    measures: dict[str, float] = asdict(answer.quality)
+    return {**measures, "trailing_bytes": float(answer.trailing_bytes)} if answer.trailing_bytes else measures
 
 
 def engine_use(info: EngineInfo) -> EngineUse:
