@@ -68,7 +68,8 @@ def _result_faults(case: Case, record: Input, output: Output) -> Iterator[str]:
     yield from _trace_faults(record, output, own=())
     row = case.job_of(record)
     verdict = case.verdicts.get(row.result_id or "") if row else None
-    if row is None or verdict is None or case.asked[input_place(record)] is None:
+    sent = case.asked[input_place(record)]
+    if row is None or verdict is None or sent is None or sent.payload_digest != row.payload_digest:
         return  # told by I1
     yield from _mark_faults(output, row.src)
     if verdict.event_digest is not None:
