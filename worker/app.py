@@ -19,6 +19,7 @@ import structlog
 from engines.catalogue import MODELS_DIR, load_session, shipped_keys
 from engines.decode import DecodeLimits
 from engines.errors import EngineRefused
+from engines.signing import TrustedKeys
 from schemas.codec import parse_job
 from schemas.job import AuthenticationJob
 from schemas.message import InputRecord
@@ -85,7 +86,7 @@ def open_encoder(settings: Settings) -> SessionEncoder:
             models_dir,
             engines.names,
             engines.backend,
-            shipped_keys(models_dir),
+            trusted_keys(settings),
             threads=engines.inference_threads or None,
             decode_threads=engines.decode_threads or None,
             decode_helpers=engines.decode_helpers,
@@ -95,6 +96,21 @@ def open_encoder(settings: Settings) -> SessionEncoder:
     except EngineRefused as refusal:
         raise ConfigurationError(f"engines in {models_dir}: {refusal}") from refusal
     return SessionEncoder(session)
+
+
+def trusted_keys(settings: Settings) -> TrustedKeys:
+    """The keys that engines must be signed with. Raises ConfigurationError for what production does not trust, and
+    EngineRefused for a file that holds no key."""
+    engines = settings.engines
+    keys = shipped_keys(engines.keys_dir or engines.models_dir or MODELS_DIR)
+    if settings.mode == "production" and not engines.allow_demo:
+        if engines.models_dir is None or keys.keys() & shipped_keys().keys():
+            fix = "set engines.models_dir and engines.keys_dir to your own, or engines.allow_demo for a trial"
+            raise ConfigurationError(f"production refuses the demo encoders and their key: {fix}")
+        if engines.keys_dir is None or engines.keys_dir.resolve() == engines.models_dir.resolve():
+            fix = "set engines.keys_dir to a folder that only administrators write"
+            raise ConfigurationError(f"production refuses keys that lie beside the engines they vouch for: {fix}")
+    return keys
 
 
 def open_references(settings: Settings, database: sqlalchemy.Engine) -> ReferenceStore:

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,11 +33,11 @@ from pydantic_settings import (
 )
 
 from worker.errors import ConfigurationError
+from worker.production import DATABASE_URL, of_database, of_file_root, of_kafka, of_redis, of_urls
 from worker.setting_types import Group, Names, Table
 from worker.topics import Topics
 
 MIB = 1024 * 1024
-DATABASE_URL = re.compile(r"postgresql\+psycopg://(.*@)?(\[[^]]+\]|[^:/?@]*)(:\d+)?(/[^?]*)?(\?.*)?")
 REDIS_URL = re.compile(r"(rediss?|unix)://.+")
 
 
@@ -158,6 +158,10 @@ class BatchSettings(Group):
 
 class EngineSettings(Group):
     models_dir: Path | None = Field(None, description="folder of signed engines; unset: the shipped demo encoders")
+    keys_dir: Path | None = Field(
+        None, description="folder of the public keys (*.pub) that engines must be signed with; unset: models_dir itself"
+    )
+    allow_demo: bool = Field(False, description="let production serve the demo encoders, which know no real goods")
     backend: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = Field(
         "auto", description="what runs the engines; auto: openvino, else onnxruntime; tensorrt is not built in yet"
     )
@@ -227,7 +231,7 @@ class Settings(BaseSettings):
         env_prefix="ASSAY_", env_nested_delimiter="__", frozen=True, extra="forbid", allow_inf_nan=False
     )
 
-    mode: Literal["development", "production"] = Field("development", description="production refuses plaintext Kafka")
+    mode: Literal["development", "production"] = Field("development", description="production refuses what is unsafe")
     drain_deadline_s: float = Field(25.0, gt=0, description="longest drain after SIGTERM")
     build: str = Field("dev", description="what built this worker, for provenance")
     kafka: KafkaSettings = KafkaSettings()
@@ -254,15 +258,25 @@ class Settings(BaseSettings):
     def _safe(self) -> Settings:
         if self.redis.cache and (self.redis.url is None or self.redis.mac_key is None):
             raise ValueError("redis.cache needs redis.url and redis.mac_key; set both or turn the cache off")
-        if self.mode == "production" and self.kafka.security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT"):
-            raise ValueError("production refuses plaintext Kafka; set kafka.security_protocol to SSL or SASL_SSL")
         return self
 
     @model_validator(mode="after")
-    def _sound(self) -> Settings:
-        if self.mode == "production" and self.failpoints != FailpointSettings():
-            raise ValueError("production refuses failpoints; unset failpoints.armed and failpoints.log")
+    def _fit_for_production(self) -> Settings:
+        if self.mode == "production" and (found := list(self._unsafe())):
+            raise ValueError("; ".join(f"production refuses {fault}" for fault in found))
         return self
+
+    def _unsafe(self) -> Iterator[str]:
+        kafka, redis, images = self.kafka, self.redis, self.images
+        yield from of_kafka(kafka.security_protocol, password=_said(kafka.sasl_password))
+        yield from of_database(self.database.url.get_secret_value())
+        yield from of_redis(_said(redis.url), cache=redis.cache, mac_key=_said(redis.mac_key))
+        private = (self.evidence.root, self.engines.models_dir, self.engines.keys_dir, *_private())
+        yield from of_file_root(images.file_root, private=private)
+        plain = {"kafka.schema_registry_url": kafka.schema_registry_url, "images.s3_endpoint": images.s3_endpoint}
+        yield from of_urls(plain)
+        if self.failpoints != FailpointSettings():
+            yield "failpoints: unset failpoints.armed and failpoints.log"
 
     @classmethod
     def settings_customise_sources(
@@ -297,6 +311,15 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError(f"ASSAY_SETTINGS_FILE names {toml_file}, which is no TOML: {error}") from None
     except SettingsError as error:  # names the group, never the value
         raise ConfigurationError(f"{error}; write each setting of the group in a variable of its own") from None
+
+
+def _said(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None
+
+
+def _private() -> list[Path]:
+    """What nobody but this deployment may read."""
+    return [Path(place) for name in ("ASSAY_SETTINGS_FILE", "ASSAY_SECRETS_DIR") if (place := os.environ.get(name))]
 
 
 def _explain(error: ValidationError) -> list[str]:

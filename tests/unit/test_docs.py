@@ -333,6 +333,7 @@ def test_the_settings_file_of_the_example_loads(tmp_path: Path, monkeypatch: pyt
     (example,) = examples("docs/operations.md", "toml")
     (tmp_path / "assay.toml").write_text(example, encoding="utf-8")
     monkeypatch.setenv("ASSAY_SETTINGS_FILE", str(tmp_path / "assay.toml"))
+    monkeypatch.setenv("ASSAY_DATABASE__URL", "postgresql+psycopg://assay_worker:s3k5@db/assay?sslmode=verify-full")
     settings = load_settings()
     assert settings.mode == "production"
     assert settings.images.https_hosts == ("images.example",)

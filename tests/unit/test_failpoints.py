@@ -84,7 +84,7 @@ def test_unset_there_are_none_and_production_refuses_them(monkeypatch: pytest.Mo
     assert open_failpoints(load_settings()) is not None
     monkeypatch.setenv("ASSAY_MODE", "production")
     monkeypatch.setenv("ASSAY_KAFKA__SECURITY_PROTOCOL", "SSL")
-    with pytest.raises(ConfigurationError, match=r"production refuses failpoints; unset failpoints\.armed"):
+    with pytest.raises(ConfigurationError, match=r"production refuses failpoints: unset failpoints\.armed"):
         load_settings()
 
 

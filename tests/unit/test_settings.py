@@ -103,6 +103,7 @@ def test_production_takes_encrypted_kafka(given: pytest.MonkeyPatch) -> None:
     log_in(given)
     given.setenv("ASSAY_MODE", "production")
     given.setenv("ASSAY_KAFKA__SECURITY_PROTOCOL", "SASL_SSL")
+    given.setenv("ASSAY_DATABASE__URL", f"postgresql+psycopg://assay_worker:{CANARY}@db/assay?sslmode=require")
     config = load_settings().kafka.client_config()
     assert config["security.protocol"] == "SASL_SSL"
     assert config["sasl.password"] == CANARY
