@@ -28,6 +28,7 @@ from worker.adapters.database import connect
 from worker.adapters.encoder import SessionEncoder
 from worker.adapters.evidence_files import FileEvidence, S3Evidence
 from worker.adapters.failpoints import (
+    FailingAttempts,
     FailingEncoder,
     FailingImages,
     FailingListener,
@@ -314,6 +315,7 @@ def _with_failpoints(ports: Ports, points: Failpoints, database: sqlalchemy.Engi
     return replace(
         ports,
         subscribe=lambda listener: FailingSource(ports.subscribe(FailingListener(listener, points)), points),
+        attempts=FailingAttempts(ports.attempts, points),
         images=FailingImages(ports.images, points),
         encoder=FailingEncoder(ports.encoder, points),
         results=FailingResults(ports.results, points, database),
