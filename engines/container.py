@@ -38,7 +38,7 @@ class Container:
     """`spans` are the (start, end) of the bytes a decoder is given, in order. `baseline`: a JPEG of one baseline scan,
     8 bits, one or three components, without anything irregular. `regular`: the walk understood all of it. `size` is
     (width, height) before orientation, None where only a decoder can tell. `orientation` is EXIF's, of a regular JPEG;
-    `profile` a regular JPEG's ICC segments. `bytes_per_pixel` is what decoding takes at its peak, about.
+    `profile` a regular JPEG's ICC segments. `bytes_per_pixel` bounds what decoding takes at its peak, as measured.
     `trailing_bytes` counts what follows the photograph's end; zeros and line ends alone count as nothing."""
 
     kind: Kind
@@ -203,7 +203,7 @@ def _exif_orientation(tiff: bytes) -> int | None:
 
 def _png(blob: bytes) -> Container:
     width, height, bits, colour = struct.unpack_from(">IIBB", blob, 16)
-    at, frames, opaque = 8, 1, colour == 2 and bits == 8
+    at, frames, opaque = 8, 1, colour in (0, 2, 3)
     for _ in range(_MAX_CHUNKS):
         length, name = struct.unpack_from(">I4s", blob, at)
         if name == b"acTL":
@@ -221,7 +221,7 @@ def _png(blob: bytes) -> Container:
         regular=True,
         size=(width, height),
         frames=frames,
-        bytes_per_pixel=4 if opaque else 8,
+        bytes_per_pixel=(4 if colour == 2 and bits == 8 else 8) if opaque else 12,
         trailing_bytes=_trailing(blob, end),
     )
 
@@ -235,7 +235,7 @@ def _webp(blob: bytes) -> Container:
         regular=True,
         size=_webp_size(blob[:30]),
         frames=max(1, _webp_frames(blob, end)),
-        bytes_per_pixel=16,
+        bytes_per_pixel=20,
         trailing_bytes=_trailing(blob, end),
     )
 
