@@ -191,7 +191,8 @@ class Pipeline:
                 thread.join()
             if handoff is not None:
                 handoff.close()
-        self._forget_starts(self._attempts.close)
+        if self.error is None:
+            self._forget_starts(self._attempts.close)
 
     def dead_threads(self) -> Mapping[str, str]:
         """Stages that ended while the worker should run; for the liveness page."""
@@ -218,7 +219,8 @@ class Pipeline:
         self._ended.set()
 
     def _given_up(self, partitions: Sequence[Partition]) -> None:
-        self._forget_starts(lambda: self._attempts.release(partitions))
+        if self.error is None:  # a stage that died takes intake with it, which gives its partitions up
+            self._forget_starts(lambda: self._attempts.release(partitions))
 
     def _forget_starts(self, call: Callable[[], None]) -> None:
         """What is in flight is not to blame for what comes now. Where Postgres is away it is suspected, no more."""
