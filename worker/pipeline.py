@@ -16,7 +16,7 @@ from functools import partial
 import structlog
 
 from schemas.job import AuthenticationJob
-from schemas.message import InputRecord
+from schemas.message import InputRecord, Source
 from worker.attempts import Starts
 from worker.batching import BatchLimits
 from worker.budget import ByteBudget
@@ -154,7 +154,7 @@ class Pipeline:
             meter=self.meter,
             release=self.budget.give,
             outage=self._wait_out,
-            starts=Starts(ports.attempts, expects=self.watermark.expects, outage=self._wait_out),
+            starts=Starts(ports.attempts, expects=self._expects, outage=self._wait_out),
         )
 
     def _settler(self, ports: Ports, limits: Limits) -> Settler:
@@ -217,6 +217,10 @@ class Pipeline:
         for handoff in self._handoffs():
             handoff.close()
         self._ended.set()
+
+    def _expects(self, source: Source, epoch: int) -> bool:
+        """Nothing is begun any more once a stage has failed: its start would be left behind."""
+        return self.error is None and self.watermark.expects(source, epoch)
 
     def _given_up(self, partitions: Sequence[Partition]) -> None:
         if self.error is None:  # a stage that died takes intake with it, which gives its partitions up

@@ -105,9 +105,11 @@ class World:
         attempts: MemoryAttempts | None = None,
         encoder: ViewEncoder | None = None,
         member: str = "member-1",
+        drain_s: float = 4.0,
     ) -> None:
         self.broker = broker or MemoryBroker({topic: 2 for topic in TOPICS.consumed})
         self.encoder = FakeEncoder()
+        self.attempts = attempts or MemoryAttempts()
         self.publisher = MemoryPublisher(self.broker, member)
         self.evidence = MemoryEvidence()
         self.meter = Meter(max_batch_images=4)
@@ -117,7 +119,7 @@ class World:
             parse=parse,
             images=MemoryImages({}),
             encoder=encoder or self.encoder,
-            attempts=attempts or MemoryAttempts(),
+            attempts=self.attempts,
             matcher=NumpyMatcher(),
             gallery=EmptyGallery(),
             cache=MemoryProbeCache({"fake": ENGINE}, decoder="test"),
@@ -128,7 +130,7 @@ class World:
         )
         self.pipeline = Pipeline(
             ports,
-            limits(),
+            limits(drain_s),
             watermark=Watermark(),
             encoder_name=lambda category, view: "fake",
             keep_images=True,
@@ -149,13 +151,15 @@ class World:
         self.pipeline.join()
 
 
-def limits() -> Limits:
+def limits(drain_s: float = 4.0) -> Limits:
     return Limits(
         queue_jobs=4,
         held_bytes=1_000_000,
         fetch_threads=2,
         batches_in_flight=2,
-        intake=IntakeLimits(window_records=8, poll_s=0.01, full_grace_s=0.01, stop_grace_s=20.0),
+        intake=IntakeLimits(
+            window_records=8, poll_s=0.01, full_grace_s=0.01, stop_grace_s=20.0, drain_on_revoke_s=drain_s
+        ),
         fetch=FetchLimits(attempts=2, retry_delays_s=(0.1,), slow_after_s=2.0, slow_topic="assay.jobs.slow"),
         batch=BatchLimits(max_images=4, max_bytes=1_000_000, window_s=0.005),
         settle=SettleLimits(floor_s=0.0, idle_s=0.05),
