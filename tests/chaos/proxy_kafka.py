@@ -39,8 +39,14 @@ NAMES = {number: name for name, number in APIS.items()}
 TELLS_ADDRESSES = frozenset({"Metadata", "FindCoordinator", "DescribeCluster"})
 SIZE_BYTES = 4
 Action = Literal[
-    "drop_request", "drop_response", "delay_request", "delay_response", "reset_request", "reset_response"
-]  # fmt: skip
+    "drop_request",
+    "drop_response",
+    "delay_request",
+    "delay_response",
+    "reset_request",
+    "reset_response",
+    "late_request",
+]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,6 +95,7 @@ class KafkaProxy(TcpProxy):
         drop_request: the broker never sees it. drop_response: it is carried out and the answer never returns.
         delay_request, delay_response: `delay_s` later, and all that follows on its connection behind it.
         reset_request: the connection is reset instead of passing it on; reset_response: instead of the answer.
+        late_request: the connection is reset, and the request arrives at the broker `delay_s` later all the same.
         `client` limits it to clients whose client.id begins so. Raises ValueError for an unknown api.
         """
         if api not in APIS:
@@ -144,8 +151,9 @@ class KafkaWire:
             case Rule(action="reset_request"):
                 return (Passage(cut=True),)
         self._awaited[correlation] = Awaited(api=api, rule=rule)
-        delay_s = rule.delay_s if rule and rule.action == "delay_request" else 0.0
-        return (Passage(data=frame, delay_s=delay_s),)
+        held = rule is not None and rule.action in ("delay_request", "late_request")
+        late = rule is not None and rule.action == "late_request"
+        return (Passage(data=frame, delay_s=rule.delay_s if rule and held else 0.0, late=late),)
 
     def _response(self, frame: bytes) -> Iterable[Passage]:
         (correlation,) = struct.unpack_from(">i", frame, SIZE_BYTES)

@@ -27,11 +27,15 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: close sends RST
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """Bytes that go on after `delay_s`, in order; `cut` resets both sides of the connection instead."""
+    """Bytes that go on after `delay_s`, in order; `cut` resets both sides of the connection instead.
+
+    `late` resets the client at once, and the bytes arrive at the server all the same.
+    """
 
     data: bytes = b""
     delay_s: float = 0.0
     cut: bool = False
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +152,8 @@ class Connection:
             now_s = self._line.loop.time()
             for passage in _joined(feed(data)):
                 await queue.put((now_s + self._line.latency_s + passage.delay_s, passage))
+                if passage.late:
+                    self._client.reset()
         for ended in self._ended_by(direction):
             await self._queues[ended].put((0.0, None))
 
@@ -337,7 +343,7 @@ def _joined(passages: Iterable[Passage]) -> Iterator[Passage]:
     """Neighbours that simply go on, as one."""
     data = bytearray()
     for passage in passages:
-        if passage.cut or passage.delay_s:
+        if passage.cut or passage.late or passage.delay_s:
             yield Passage(data=bytes(data))
             yield passage
             data.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 import pytest
 from confluent_kafka import Consumer, Producer
@@ -38,7 +39,7 @@ class MortalPublisher(KafkaPublisher):
             producer = self._connected()
             producer.begin_transaction()
             for output in outputs:
-                self._produce(producer, output)
+                self._produce(producer, output, monotonic() + PATIENCE_S)
             producer.flush()
             raise Killed
         self.commits_to_live -= 1

@@ -2,7 +2,8 @@
 
 librdkafka has no KIP-890: a late EndTxn could end a later transaction of the same producer. So after a call without an
 answer the producer is thrown away; a new one's `init_transactions` raises the epoch and settles the old transaction,
-and only then do the group's committed offsets tell whether it took place.
+and only then do the group's committed offsets tell whether it took place. The same goes for a transaction during which
+the client, unasked, sent requests again: it succeeds, and the first copy may still be on its way.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from schemas.message import OutputRecord
 from worker.adapters.kafka_errors import Fault, aborted, fault_of, raise_fatal
+from worker.adapters.kafka_log import ClientLog
 from worker.errors import AbortTransaction, ServiceUnavailable
 from worker.ports import Partition
 
 T = TypeVar("T")
 
 TRANSACTION_TIMEOUT_MS = 10_000
-CALL_TIMEOUT_S = 8.0
+CALL_TIMEOUT_S = 8.0  # of a whole transaction too: less than after which the broker gives it up
 ABORT_TIMEOUT_S = 5.0
 AGAIN_WAIT_S = 0.02
 WRITE_SETTINGS: Mapping[str, Any] = {
     "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
     "message.timeout.ms": TRANSACTION_TIMEOUT_MS - 1_000,
-    "socket.timeout.ms": TRANSACTION_TIMEOUT_MS,
+    "socket.timeout.ms": 4_000,  # a lost request is sent again before the broker gives the transaction up
+    "log_level": 6,  # with the next one: ClientLog must hear of lost connections
+    "log.connection.close": True,
     # The previous commit's markers may still be on their way when the offsets are sent: the default backs off 100 ms.
     "retry.backoff.ms": 3,
     "retry.backoff.max.ms": 50,
@@ -70,11 +74,14 @@ class KafkaPublisher:
         self._group_metadata = group_metadata
         self._still_owned = still_owned
         self._producer: Producer | None = None
+        self._client_log = ClientLog()
         self._reader: Consumer | None = None
 
     def commit(self, outputs: Sequence[OutputRecord], offsets: Mapping[Partition, int]) -> None:
         """See ports.Publisher. After ServiceUnavailable the outcome is unknown until `committed` was asked."""
         producer = self._connected()
+        _serve(producer)
+        self._client_log.resent = False
         try:
             self._transact(producer, outputs, offsets)
         except AbortTransaction:
@@ -82,6 +89,8 @@ class KafkaPublisher:
             raise
         except KafkaException as failure:
             self._resolve(producer, failure.args[0], offsets)
+        else:
+            self._replace_if_resent(producer)
 
     def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
         """See ports.Publisher; partitions without a committed offset are left out. Raises ServiceUnavailable, Fatal."""
@@ -103,21 +112,21 @@ class KafkaPublisher:
             self._reader = None
 
     def _transact(self, producer: Producer, outputs: Sequence[OutputRecord], offsets: Mapping[Partition, int]) -> None:
+        deadline_s = time.monotonic() + CALL_TIMEOUT_S
         producer.begin_transaction()
         for output in outputs:
-            self._produce(producer, output)
+            self._produce(producer, output, deadline_s)
         metadata = self._group_metadata()
         if not self._still_owned():
             raise AbortTransaction("a partition was revoked before its offset was sent", fenced=True)
         places = [TopicPartition(topic, number, offset) for (topic, number), offset in offsets.items()]
-        _again(producer, lambda: producer.send_offsets_to_transaction(places, metadata, CALL_TIMEOUT_S))
-        # A delivery that failed shows here: it makes the transaction abortable.
-        _again(producer, lambda: producer.commit_transaction(-1))
-        producer.poll(0)
+        _again(producer, lambda left_s: producer.send_offsets_to_transaction(places, metadata, left_s), deadline_s)
+        # A delivery that failed shows here: it makes the transaction abortable. Without a limit it would wait as long
+        # as the broker is silent.
+        _again(producer, lambda left_s: producer.commit_transaction(left_s), deadline_s)
 
-    def _produce(self, producer: Producer, output: OutputRecord) -> None:
+    def _produce(self, producer: Producer, output: OutputRecord, deadline_s: float) -> None:
         headers = list(output.headers)
-        deadline_s = time.monotonic() + CALL_TIMEOUT_S
         while True:
             try:
                 producer.produce(output.topic, value=output.value, key=output.key, headers=headers)
@@ -147,17 +156,26 @@ class KafkaPublisher:
     def _abort(self, producer: Producer) -> None:
         """Nothing is committed after this: where the abort itself gets no answer, the next producer's epoch does it."""
         try:
-            _again(producer, lambda: producer.abort_transaction(ABORT_TIMEOUT_S))
+            _again(producer, producer.abort_transaction, time.monotonic() + ABORT_TIMEOUT_S)
         except KafkaException as failure:
             if fault_of(failure.args[0]) is Fault.FATAL:
                 raise_fatal(failure.args[0], "aborting a transaction")
             self._discard()
+        else:
+            self._replace_if_resent(producer)
+
+    def _replace_if_resent(self, producer: Producer) -> None:
+        """A late copy of an EndTxn would end the next transaction half-way, one of offsets would set them back."""
+        _serve(producer)
+        if self._client_log.resent and self._producer is producer:
+            _log.info("producer_replaced")
+            self._discard()
 
     def _connected(self) -> Producer:
         if self._producer is None:
-            producer = self._make_producer(self._config, logger=logging.getLogger("librdkafka"))
+            producer = self._make_producer(self._config, logger=self._client_log)
             try:
-                _again(producer, lambda: producer.init_transactions(CALL_TIMEOUT_S))
+                _again(producer, producer.init_transactions, time.monotonic() + CALL_TIMEOUT_S)
             except KafkaException as failure:
                 if fault_of(failure.args[0]) is Fault.FATAL:
                     raise_fatal(failure.args[0], "starting the transactional producer")
@@ -177,16 +195,26 @@ def covers(committed: Mapping[Partition, int], offsets: Mapping[Partition, int])
     return all(committed.get(partition, -1) >= offset for partition, offset in offsets.items())
 
 
-def _again(producer: Producer, call: Callable[[], T]) -> T:
-    """Repeat a call with identical arguments while its error is plainly retriable; raises the last error."""
-    deadline_s = time.monotonic() + CALL_TIMEOUT_S
+def _again(producer: Producer, call: Callable[[float], T], deadline_s: float) -> T:
+    """Repeat a call with identical arguments while its error is plainly retriable; raises the last error.
+
+    The call is given the seconds that are left.
+    """
     while True:
         try:
-            return call()
+            return call(max(0.0, deadline_s - time.monotonic()))
         except KafkaException as failure:
             if fault_of(failure.args[0]) is not Fault.AGAIN or time.monotonic() > deadline_s:
                 raise
             producer.poll(AGAIN_WAIT_S)
+
+
+def _serve(producer: Producer) -> None:
+    """Let the client hand out its log and its errors. Raises Fatal for a producer that is beyond use."""
+    try:
+        producer.poll(0)
+    except KafkaException as failure:
+        raise_fatal(failure.args[0], "publishing")
 
 
 def _log_client_error(error: KafkaError) -> None:
