@@ -52,7 +52,7 @@ audit_records = table(
     must("by", TEXT, "Who did it."),
     must("why", TEXT, "On what grounds."),
     must("at", TIME, "When (UTC).", server_default=NOW),
-    must("facts", JSON, "erasure: {result_ids, jobs}; retention: {from, to, verdicts}. Names no person."),
+    must("facts", JSON, "erasure: {verdicts: [[result_id, judged_at], ...], jobs}; retention: {from, to, verdicts}. Names no person."),
     one_of("kind", "kind", ("erasure", "retention")),
 )
 

@@ -163,7 +163,10 @@ class EngineSettings(Group):
     )
     allow_demo: bool = Field(False, description="let production serve the demo encoders, which know no real goods")
     backend: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = Field(
-        "auto", description="what runs the engines; auto: openvino, else onnxruntime; tensorrt is not built in yet"
+        "auto", description="what runs the engines; auto: openvino, else onnxruntime; tensorrt needs the gpu extra"
+    )
+    plans_dir: Path | None = Field(
+        None, description="folder of the plans that TensorRT builds, for this user alone; unset: ~/.cache/assay/plans"
     )
     default_encoder: str = Field("resnet18", description="encoder of the views that `encoders` does not name")
     encoders: Table = Field(
@@ -209,6 +212,16 @@ class EvidenceSettings(Group):
         return self
 
 
+class AuditSettings(Group):
+    key_file: Path | None = Field(None, description="private key that seals, as PEM; for `assay audit seal` alone")
+    public_keys: Names = Field((), description="files of the public keys that are trusted to have sealed, as PEM")
+    interval_s: float = Field(1.0, gt=0, le=5, description="longest time that a verdict waits to be sealed")
+    block_entries: int = Field(1000, ge=1, le=10_000, description="most entries of a block")
+    grace_s: float = Field(
+        60.0, ge=0, description="how long something may wait to be sealed before `assay audit verify` finds it wrong"
+    )
+
+
 class ObserveSettings(Group):
     host: str = Field("127.0.0.1", description="address that the health pages listen on")
     port: int = Field(0, ge=0, le=65535, description="/metrics, /livez and /readyz; 0: a free port, written to the log")
@@ -244,6 +257,7 @@ class Settings(BaseSettings):
     gallery: GallerySettings = GallerySettings()
     settle: SettleSettings = SettleSettings()
     evidence: EvidenceSettings = EvidenceSettings()
+    audit: AuditSettings = AuditSettings()
     observe: ObserveSettings = ObserveSettings()
     failpoints: FailpointSettings = FailpointSettings()
 

@@ -43,7 +43,7 @@ COMMENT ON COLUMN assay.audit_records.kind IS 'erasure or retention.';
 COMMENT ON COLUMN assay.audit_records.by IS 'Who did it.';
 COMMENT ON COLUMN assay.audit_records.why IS 'On what grounds.';
 COMMENT ON COLUMN assay.audit_records.at IS 'When (UTC).';
-COMMENT ON COLUMN assay.audit_records.facts IS 'erasure: {result_ids, jobs}; retention: {from, to, verdicts}. Names no person.';
+COMMENT ON COLUMN assay.audit_records.facts IS 'erasure: {verdicts: [[result_id, judged_at], ...], jobs}; retention: {from, to, verdicts}. Names no person.';
 
 CREATE TABLE assay.audit_pending (
     tenant TEXT NOT NULL,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -50,6 +50,18 @@ class KafkaFollower:
             raise ServiceUnavailable("kafka", error.str())
         return None
 
+    def rest(self) -> Iterator[InputRecord]:
+        """Every record up to the end of the topics as it is now. Raises ServiceUnavailable."""
+        ends = self._ends()
+        while ends:
+            record = self.poll(TIMEOUT_S)
+            if record is None:
+                raise ServiceUnavailable("kafka", f"nothing came within {TIMEOUT_S:.0f} s; check kafka.bootstrap")
+            yield record
+            place = (record.source.topic, record.source.partition)
+            if record.source.offset + 1 >= ends.get(place, 0):
+                ends.pop(place, None)
+
     def close(self) -> None:
         self._consumer.close()
 
@@ -68,6 +80,17 @@ class KafkaFollower:
         return [
             TopicPartition(topic, number, self._start(topic, number, from_beginning)) for number in found.partitions
         ]
+
+    def _ends(self) -> dict[tuple[str, int], int]:
+        """The next offset of each partition that holds anything."""
+        try:
+            bounds = {
+                (place.topic, place.partition): self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
+                for place in self._consumer.assignment()
+            }
+        except KafkaException as failure:
+            raise ServiceUnavailable("kafka", f"{failure.args[0].str()}; check kafka.bootstrap") from failure
+        return {place: high for place, (low, high) in bounds.items() if high > low}
 
     def _start(self, topic: str, number: int, from_beginning: bool) -> int:
         if from_beginning:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from worker.cli import (
+    audit,
     calibrate,
     devstack,
     dlq,
@@ -39,6 +40,7 @@ app.add_typer(results.app, name="results")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(schema.app, name="schema")
 app.add_typer(evidence.app, name="evidence")
+app.add_typer(audit.app, name="audit")
 app.command("worker")(worker.worker)
 app.command("calibrate")(calibrate.calibrate)
 app.command("submit")(submit.submit)

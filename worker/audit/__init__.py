@@ -1,0 +1,1 @@
+"""The audit ledger's own process: the sealer."""
