@@ -11,8 +11,6 @@ from tests.chaos.observation import UNKNOWN, Input, JobRow, LetterRow, Output, S
 
 CONFLICT = "job_id_conflict"
 ERASED = "erased"
-POISON = "poison"
-SOLO_DEATHS = 2
 ON_ITS_WAY = ("retry", "slow")
 
 
@@ -76,6 +74,8 @@ def _row_fault(case: Case, row: JobRow, sent: list[Submission]) -> str | None:
         return f"was answered for content {row.payload_digest[:12]}, which nobody sent under its id"
     if row.src not in case.inputs:
         return f"names {row.src} as its record, which is none"
+    if row.state == ERASED:
+        return None
     if row.state == "judged":
         return _judged_fault(case, row, same)
     return _dead_fault(case, row, same)
@@ -97,22 +97,6 @@ def _dead_fault(case: Case, row: JobRow, sent: list[Submission]) -> str | None:
         return f"is dead, but its letter {row.dead_letter_id} has no row"
     if letter.code not in _codes(sent):
         return f"died of {letter.code} where {_codes(sent) or 'a verdict'} was expected"
-    if letter.code == POISON and case.seen.attempts:
-        return _innocent(case, letter)
-    return None
-
-
-def _innocent(case: Case, letter: LetterRow) -> str | None:
-    place = letter_place(letter)
-    deaths = {
-        attempt.process
-        for attempt in case.seen.attempts
-        if attempt.solo
-        and attempt.ended_by is None
-        and place_of(attempt.topic, attempt.partition, attempt.offset) == place
-    }
-    if len(deaths) < SOLO_DEATHS:
-        return f"was called poison after {len(deaths)} solo starts that ended in a death"
     return None
 
 
@@ -196,17 +180,13 @@ def _conflict_fault(case: Case, record: Input, output: Output) -> str | None:
 
 
 def _end_fault(case: Case, row: JobRow, output: Output) -> str | None:
+    if row.state == ERASED:
+        return None
     if output.kind == "dead":
         letter_id = text(output.headers, names.DEAD_LETTER_ID)
         letter = case.letters.get(letter_id or "")
-        if not (letter and _stands(row, letter)) and not _is_erased(case, row, output):
+        if not (letter and _stands(row, letter)):
             return f"dead letter {letter_id} is not the job's end ({row.state}, letter {row.dead_letter_id})"
     elif row.state != "judged":
         return f"a {output.kind} for a job whose state is {row.state}"
     return None
-
-
-def _is_erased(case: Case, row: JobRow, output: Output) -> bool:
-    verdict = case.verdicts.get(row.result_id or "")
-    erased = verdict is not None and verdict.event_digest is None
-    return erased and text(output.headers, names.ERROR_CODE) == ERASED

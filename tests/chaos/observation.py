@@ -128,13 +128,14 @@ class LetterRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRow:
+    """A start of a dangerous step that has not ended, or ended with its process."""
+
     topic: str
     partition: int
     offset: int
     instance: str
     process: str
     solo: bool
-    ended_by: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

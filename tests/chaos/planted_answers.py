@@ -7,7 +7,6 @@ from dataclasses import replace
 from schemas import headers as names
 from schemas.verdict import result_id
 from tests.chaos.observation import (
-    AttemptRow,
     Observation,
 )
 from tests.chaos.planting import Scene, headed, planted, put, rest_of
@@ -113,24 +112,6 @@ def wrong_code(scene: Scene) -> Observation:
         for s in scene.seen.submissions
     )
     return replace(scene.seen, submissions=other)
-
-
-def called_poison_too_early(scene: Scene) -> Observation:
-    """After one solo start that ended in a death, and one that was closed."""
-    output = scene.death()
-    letter, sent = scene.letter(output), scene.sent(output)
-    start = AttemptRow(
-        topic=letter.topic, partition=letter.partition, offset=letter.offset, instance="w1", process="p1", solo=True,
-        ended_by=None,
-    )  # fmt: skip
-    told = headed(output, names.ERROR_CODE, b"poison")
-    changed = scene.other_output(output, told)
-    return replace(
-        changed,
-        letters=put(changed.letters, letter, replace(letter, code="poison")),
-        submissions=put(changed.submissions, sent, replace(sent, expects_dead_code="poison")),
-        attempts=(start, replace(start, process="p2", ended_by="drain")),
-    )
 
 
 def conflict_answered_with_a_verdict(scene: Scene) -> Observation:
@@ -239,7 +220,6 @@ ANSWERS = (
     planted(job_row_without_letter, "I1"),
     planted(innocent_dead, "I1"),
     planted(wrong_code, "I1"),
-    planted(called_poison_too_early, "I1"),
     planted(conflict_answered_with_a_verdict, "I1"),
     planted(content_that_nobody_sent, "I1"),
     planted(changed_event_bytes, "I3"),
