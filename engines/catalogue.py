@@ -6,8 +6,9 @@ import dataclasses
 import importlib.util
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from engines import golden
 from engines.decode import DecodeLimits
@@ -35,6 +36,20 @@ class VerifiedEngine:
     manifest: EngineManifest
     model: bytes
     golden: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """What TensorRT's runners share: the device, and the folder of plans that were built for it."""
+
+    device: Device
+    plans: PlanFolder
+
+    @classmethod
+    def opened(cls, plans_dir: Path | None = None) -> Self:
+        """The first GPU; plans are kept in `plans_dir`, by default among the user's caches. Raises EngineRefused."""
+        plans = PlanFolder(plans_dir or Path.home() / ".cache" / "assay" / "plans")
+        return cls(device=Device(), plans=plans)
 
 
 def shipped_keys(models_dir: Path = MODELS_DIR) -> TrustedKeys:
@@ -75,12 +90,15 @@ def _digested(path: Path, sha256: str) -> bytes:
 
 
 def open_runner(
-    engine: VerifiedEngine, backend: BackendChoice = "auto", threads: int | None = None, plans_dir: Path | None = None
+    engine: VerifiedEngine,
+    backend: BackendChoice = "auto",
+    threads: int | None = None,
+    gpu: Gpu | None = None,
 ) -> Runner:
-    """Load, warm and self-test an engine. `auto` takes OpenVINO where it is installed. `plans_dir` keeps what TensorRT
-    builds, by default among the user's caches. Raises EngineRefused."""
+    """Load, warm and self-test an engine. `auto` takes OpenVINO where it is installed. `gpu` is needed for tensorrt,
+    and may serve many runners. Raises EngineRefused."""
     try:
-        runner = _runner(engine, chosen_backend(backend), threads, plans_dir or default_plans_dir())
+        runner = _runner(engine, chosen_backend(backend), threads, gpu)
     except EngineRefused:
         raise
     except Exception as error:  # each backend has its own tree of errors, and here each means the same
@@ -95,19 +113,17 @@ def open_runner(
     return runner
 
 
-def _runner(engine: VerifiedEngine, backend: Backend, threads: int | None, plans_dir: Path) -> Runner:
+def _runner(engine: VerifiedEngine, backend: Backend, threads: int | None, gpu: Gpu | None) -> Runner:
     match backend:
         case "openvino":
             return OpenVinoRunner(engine.model, engine.manifest, threads)
         case "onnxruntime":
             return OnnxRuntimeRunner(engine.model, engine.manifest, threads)
         case "tensorrt":
-            return TensorRtRunner(engine.model, engine.manifest, Device.shared(), PlanFolder(plans_dir))
-
-
-def default_plans_dir() -> Path:
-    """Where TensorRT's plans are kept between starts."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "assay" / "plans"
+            if gpu is None:
+                fix = "open the runner with a Gpu, as load_session does"
+                raise EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, "tensorrt was given no GPU", fix)
+            return TensorRtRunner(engine.model, engine.manifest, gpu.device, gpu.plans)
 
 
 def chosen_backend(backend: BackendChoice) -> Backend:
@@ -126,6 +142,7 @@ def load_session(
     threads: int | None = None,
     decode_threads: int | None = None,
     decode_helpers: int = 2,
+    plans_dir: Path | None = None,
     limits: DecodeLimits | None = None,
     reduced_decode: bool = True,
 ) -> EncoderSession:
@@ -136,7 +153,15 @@ def load_session(
     if len(sizes) != 1:
         fix = "load encoders that look at one size, at least one of them"
         raise EngineRefused(RefusalCode.ENCODER_UNKNOWN, f"encoders of {len(sizes)} sizes: {sorted(sizes)}", fix)
-    runners = {e.manifest.name: open_runner(e, backend, threads) for e in engines}
+    with ExitStack() as undo:
+        gpu = Gpu.opened(plans_dir) if chosen_backend(backend) == "tensorrt" else None
+        if gpu is not None:
+            undo.callback(gpu.device.close)
+        runners: dict[str, Runner] = {}
+        for engine in engines:
+            runners[engine.manifest.name] = runner = open_runner(engine, backend, threads, gpu)
+            undo.callback(runner.close)
+        closing = undo.pop_all()
     workers = decode_threads or len(os.sched_getaffinity(0))
     decoder = PillowDecoder(sizes.pop(), workers, limits, reduced_decode, helpers=decode_helpers)
-    return EncoderSession(runners, decoder)
+    return EncoderSession(runners, decoder, closing)

@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack
 from functools import partial
 from typing import Final
 
@@ -105,10 +106,12 @@ def _settled(slot: _Slot) -> ViewFeatures | ImageFault:
 
 
 class EncoderSession:
-    """Owns a decoder and the runners, by encoder name. Any thread may start batches; one closes."""
+    """Owns a decoder and the runners, by encoder name. Any thread may start batches; one closes. `closing` releases the
+    runners and what they share, where that is more than the runners themselves."""
 
-    def __init__(self, runners: Mapping[str, Runner], decoder: Decoder) -> None:
+    def __init__(self, runners: Mapping[str, Runner], decoder: Decoder, closing: ExitStack | None = None) -> None:
         self._runners = dict(runners)
+        self._closing = closing
         self._decoder = decoder
         self._waiting: queue.Queue[_Waiting | None] = queue.Queue(_WAITING_SQUARES)
         self._feeder = threading.Thread(target=self._feed, name="encoder-feed", daemon=True)
@@ -137,6 +140,9 @@ class EncoderSession:
         self._decoder.close()
         self._waiting.put(None)
         self._feeder.join()
+        if self._closing is not None:
+            self._closing.close()
+            return
         for runner in self._runners.values():
             runner.close()
 

@@ -80,8 +80,6 @@ def open_encoder(settings: Settings) -> SessionEncoder:
     """Verify, load, warm and self-test the engines that the settings name. Raises ConfigurationError."""
     engines = settings.engines
     models_dir = engines.models_dir or MODELS_DIR
-    if engines.backend == "tensorrt":
-        raise ConfigurationError("engines.backend tensorrt is not built into this version; use auto or openvino")
     try:
         session = load_session(
             models_dir,
@@ -91,6 +89,7 @@ def open_encoder(settings: Settings) -> SessionEncoder:
             threads=engines.inference_threads or None,
             decode_threads=engines.decode_threads or None,
             decode_helpers=engines.decode_helpers,
+            plans_dir=engines.plans_dir,
             limits=DecodeLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels),
             reduced_decode=not engines.full_decode,
         )

@@ -1,10 +1,11 @@
-"""Both CPU backends through one suite: the same graph, the same answers, in order, whatever they are batched with."""
+"""Every backend through one suite: the same graph, the same answers, in order, whatever they are batched with."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 from PIL import Image
 
-from engines.catalogue import BackendChoice, VerifiedEngine, load_session, open_runner, read_engine, shipped_keys
+from engines.catalogue import BackendChoice, Gpu, VerifiedEngine, load_session, open_runner, read_engine, shipped_keys
 from engines.decode import Decoded, ImageFault
 from engines.errors import EngineRefused, RefusalCode, RunnerFailed
 from engines.golden import golden_pixels
@@ -25,6 +26,12 @@ from engines.session import EncodeRequest, EncoderSession, ViewFeatures
 SIZE = 64
 FAMILIES = ("resnet18", "vit_tiny16")
 BACKENDS: tuple[BackendChoice, ...] = tuple(b for b in get_args(BackendChoice) if b != "auto")
+SESSIONS = [pytest.param(b, marks=pytest.mark.gpu if b == "tensorrt" else ()) for b in BACKENDS]
+RUNNERS = [
+    pytest.param((b, f), marks=pytest.mark.gpu if b == "tensorrt" else (), id=f"{b}-{f}")
+    for b in BACKENDS
+    for f in FAMILIES
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +59,30 @@ def jpeg(square: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(params=[(b, f) for b in BACKENDS for f in FAMILIES], ids=lambda p: "-".join(p))
+@contextmanager
+def opened_runner(models: Path, family: str, backend: BackendChoice) -> Iterator[Runner]:
+    with ExitStack() as closing:
+        gpu = None
+        if backend == "tensorrt":
+            gpu = Gpu.opened(models / "plans")
+            closing.callback(gpu.device.close)
+        opened = open_runner(engine(models, family), backend, threads=1, gpu=gpu)
+        closing.callback(opened.close)
+        yield opened
+
+
+@pytest.fixture(params=RUNNERS)
 def runner(request: pytest.FixtureRequest, models: Path) -> Iterator[Runner]:
     backend, family = request.param
-    opened = open_runner(engine(models, family), backend, threads=1)
-    yield opened
-    opened.close()
+    with opened_runner(models, family, backend) as opened:
+        yield opened
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=SESSIONS)
 def session(request: pytest.FixtureRequest, models: Path) -> Iterator[EncoderSession]:
-    opened = load_session(models, FAMILIES, request.param, shipped_keys(models), threads=1, decode_threads=2)
+    opened = load_session(
+        models, FAMILIES, request.param, shipped_keys(models), threads=1, decode_threads=2, plans_dir=models / "plans"
+    )
     yield opened
     opened.close()
 
@@ -99,12 +119,11 @@ def test_batches_in_flight_do_not_mix(runner: Runner) -> None:
         assert (started[index].result().embedding[0] * together.embedding[index]).sum() > 0.99999
 
 
+@pytest.mark.parametrize("other", [pytest.param("openvino"), pytest.param("tensorrt", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_backends_agree(models: Path, family: str) -> None:
-    runners = [open_runner(engine(models, family), backend, threads=1) for backend in BACKENDS]
-    left, right = (r.start(pixels(4)).result() for r in runners)
-    for opened in runners:
-        opened.close()
+def test_backends_agree_with_the_reference(models: Path, family: str, other: BackendChoice) -> None:
+    with opened_runner(models, family, other) as one, opened_runner(models, family, "onnxruntime") as reference:
+        left, right = (runner.start(pixels(4)).result() for runner in (one, reference))
     assert (left.embedding * right.embedding).sum(-1).min() > 0.998
     assert (left.patches * right.patches).sum(-1).mean() > 0.99
     assert np.abs(left.attention - right.attention).sum(axis=(1, 2)).max() < 0.1

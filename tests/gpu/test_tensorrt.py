@@ -1,0 +1,120 @@
+"""What only a GPU can show: the kernel's bits, plans kept and refused, the shipped encoders beside the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from engines.catalogue import MODELS_DIR, Gpu, open_runner, read_engine, shipped_keys
+from engines.errors import RunnerFailed
+from engines.golden import golden_pixels
+from engines.gpu.device import Device
+from engines.gpu.plans import PlanFolder, plan_key
+from engines.gpu.tensorrt_runner import TensorRtRunner
+from engines.preprocess import Preprocessing, normalised
+from engines.publish import seeded_model
+from engines.runner import Runner
+
+pytestmark = pytest.mark.gpu
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[Device]:
+    device = Device()
+    yield device
+    device.close()
+
+
+@pytest.fixture(scope="module")
+def plans_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("plans")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("models")
+    seeded_model(directory, "resnet18", 1, Ed25519PrivateKey.generate(), image_size=SIZE)
+    return directory
+
+
+@pytest.mark.parametrize("side", [1, 64, 448])
+def test_the_kernel_gives_the_bits_of_the_cpu(device: Device, side: int) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
+    expected = normalised(pixels, Preprocessing(size=side))
+
+    def run() -> np.ndarray:
+        import pycuda.driver as cuda
+
+        rule = Preprocessing()
+        mean = np.asarray(rule.mean, np.float32)
+        scale = np.float32(1.0) / np.asarray(rule.std, np.float32)
+        images = np.empty(expected.shape, np.float32)
+        device.kernel("normalise")(
+            cuda.In(pixels), cuda.Out(images), cuda.In(mean), cuda.In(scale), np.int32(side), np.int32(5),
+            block=(256, 1, 1), grid=(64, 1),
+        )  # fmt: skip
+        return images
+
+    assert np.array_equal(device.run(run), expected)
+
+
+def test_a_kept_plan_is_taken_again_and_a_damaged_one_is_built_anew(
+    device: Device, models: Path, tmp_path: Path
+) -> None:
+    engine = read_engine(models, "resnet18", shipped_keys(models))
+    plans = PlanFolder(tmp_path / "plans")
+    first = TensorRtRunner(engine.model, engine.manifest, device, plans)
+    (file,) = (tmp_path / "plans").iterdir()
+    built = file.stat().st_mtime_ns
+    again = TensorRtRunner(engine.model, engine.manifest, device, plans)
+    assert file.stat().st_mtime_ns == built
+    raw = file.read_bytes()
+    file.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    anew = TensorRtRunner(engine.model, engine.manifest, device, plans)
+    assert file.stat().st_mtime_ns != built
+    pixels = golden_pixels(SIZE)
+    outputs = [runner.start(pixels).result().embedding for runner in (first, again, anew)]
+    assert np.array_equal(outputs[0], outputs[1])
+    assert (outputs[0] * outputs[2]).sum(-1).min() > 0.999
+    for runner in (first, again, anew):
+        runner.close()
+
+
+def test_a_plan_is_for_one_graph_profile_and_capability(models: Path) -> None:
+    manifest = read_engine(models, "resnet18", shipped_keys(models)).manifest
+    assert plan_key(manifest, (9, 0)) != plan_key(manifest, (8, 9))
+
+
+def test_pixels_of_another_shape_are_refused_and_the_next_batch_runs(
+    device: Device, models: Path, tmp_path: Path
+) -> None:
+    engine = read_engine(models, "resnet18", shipped_keys(models))
+    runner = TensorRtRunner(engine.model, engine.manifest, device, PlanFolder(tmp_path / "plans"))
+    with pytest.raises(RunnerFailed, match="expected uint8"):
+        runner.start(np.zeros((1, SIZE, SIZE + 1, 3), np.uint8)).result()
+    assert np.isfinite(runner.start(golden_pixels(SIZE)).result().embedding).all()
+    runner.close()
+
+
+@pytest.fixture(scope="module", params=["resnet18", "vit_tiny16"])
+def shipped(request: pytest.FixtureRequest, device: Device, plans_dir: Path) -> Iterator[Runner]:
+    """Opening it self-tests it: its outputs are those that the CPU gave when it was published."""
+    gpu = Gpu(device=device, plans=PlanFolder(plans_dir))
+    runner = open_runner(read_engine(MODELS_DIR, request.param, shipped_keys()), "tensorrt", gpu=gpu)
+    yield runner
+    runner.close()
+
+
+@pytest.mark.parametrize("count", [1, 7, 32, 130])
+def test_an_answer_does_not_depend_on_its_batch(shipped: Runner, count: int) -> None:
+    """130 is above the largest profile: the batch is cut in two."""
+    one = shipped.start(golden_pixels(448)).result()
+    many = shipped.start(np.concatenate([golden_pixels(448)] * (count // 2 + 1))[:count]).result()
+    for row in range(count):
+        assert (many.embedding[row] * one.embedding[row % 2]).sum() >= 0.9999
+        assert (many.patches[row] * one.patches[row % 2]).sum(-1).mean() >= 0.999
