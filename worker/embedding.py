@@ -29,7 +29,9 @@ from worker.ports import Gallery, Matcher, PendingViews, ProbeCache, ViewEncoder
 from worker.work import Embedded, Fetched, Received, Settleable
 
 EncoderName = Callable[[str, str], str]  # (category, view) -> encoder
+Pause = Callable[[float], object]  # waits so many seconds, less when the worker stops
 IDLE_WAIT_S = 0.5
+CALM_S = 1.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,6 +86,7 @@ class EmbedStage:
         release: Release,
         outage: Outage,
         starts: Starts,
+        pause: Pause,
     ) -> None:
         self._encoder = encoder
         self._matcher = matcher
@@ -100,6 +103,7 @@ class EmbedStage:
         self._release = release
         self._outage = outage
         self._starts = starts
+        self._pause = pause
         self._in_flight: deque[InFlight] = deque()
 
     def run(self) -> None:
@@ -131,16 +135,16 @@ class EmbedStage:
     def _admit(self, group: Sequence[Fetched]) -> None:
         timely = [fetched for fetched in group if self._is_timely(fetched.received)]
         started = self._starts.begin([fetched.received for fetched in timely])
-        alone = []
+        alone: list[tuple[Fetched, Deaths]] = []
         for fetched, deaths in zip(timely, started, strict=True):
             if deaths.course is Course.POISON:
                 self._hand_on(fetched.received, _poison(fetched.received, deaths))
             elif deaths.course is Course.ALONE:
-                alone.append(fetched)
+                alone.append((fetched, deaths))
             else:
                 self._begin(fetched)
-        for fetched in alone:
-            self._run_alone(fetched)
+        for fetched, deaths in sorted(alone, key=lambda job: job[1].alone):
+            self._run_alone(fetched, deaths)
 
     def _is_timely(self, received: Received) -> bool:
         """Whether the job is still to be encoded; one whose partition is gone is its next owner's."""
@@ -154,10 +158,16 @@ class EmbedStage:
             return False
         return True
 
-    def _run_alone(self, fetched: Fetched) -> None:
-        """Nothing else is between decode and match; what else can fail (the gallery's first load) is done before."""
+    def _run_alone(self, fetched: Fetched, deaths: Deaths) -> None:
+        """Nothing else is between decode and match; what else can fail (the gallery's first load) is done before.
+
+        Two deaths alone bury a job. So before its second solo start a calm lets whatever else ends this process do so:
+        a settle that dies of what came before, kills that come soon after each start.
+        """
         self._finish_all()
         self._snapshot(fetched.received.job.tenant)
+        if deaths.alone:
+            self._pause(CALM_S)
         if self._is_timely(fetched.received):
             self._starts.begin_alone(fetched.received)
             self._begin(fetched)

@@ -155,6 +155,7 @@ class Pipeline:
             release=self.budget.give,
             outage=self._wait_out,
             starts=Starts(ports.attempts, expects=self._expects, outage=self._wait_out),
+            pause=self._stopping.wait,
         )
 
     def _settler(self, ports: Ports, limits: Limits) -> Settler:

@@ -15,13 +15,21 @@ from delivery_parts import NOW, TOPICS, eventually, job
 
 from schemas import headers as names
 from schemas.codec import header
-from schemas.message import OutputRecord, Source
-from tests.unit.test_pipeline import FakeEncoder, FakePending, World
+from schemas.message import InputRecord, OutputRecord, Source
+from tests.unit.test_pipeline import EmptyGallery, FakeEncoder, FakePending, World
 from worker.adapters.memory import Fault, MemoryBroker, MemoryResults
 from worker.adapters.memory_attempts import MemoryAttempts
+from worker.adapters.memory_caches import NoProbeCache
+from worker.attempts import Starts
+from worker.batching import BatchLimits
 from worker.core.evidence import UnusableView, ViewProbe
+from worker.core.matching import NumpyMatcher
 from worker.core.poison import Course, Deaths
+from worker.embedding import CALM_S, EmbedStage
+from worker.handoff import Handoff
+from worker.observe import Meter
 from worker.ports import EncodeView
+from worker.work import Fetched, Received, Settleable
 
 
 @pytest.fixture(autouse=True)
@@ -224,3 +232,34 @@ def test_a_passed_deadline_forgets_earlier_starts() -> None:
     assert world.answers(1) == {b"t/late": TOPICS.dlq}
     world.stop()
     assert deployment.starts == {}
+
+
+def fetched(offset: int, word: str) -> Fetched:
+    sent = job(word, word.encode())
+    source = Source(topic=TOPICS.jobs, partition=0, offset=offset)
+    record = InputRecord(source=source, epoch=1, key=sent.key, value=b"", headers=(), timestamp_ms=0)
+    received = Received(record=record, job=sent, attempt=1, first_seen=NOW, received_s=0.0, held_bytes=1)
+    return Fetched(received=received, images=((sent.views[0], word.encode()),), unusable=(), queue_ms=0.0, fetch_ms=0.0)
+
+
+def test_who_has_died_alone_once_waits_for_the_others_and_a_calm() -> None:
+    jobs = [fetched(n, word) for n, word in enumerate(("worst", "suspected", "fresh", "suspected"))]
+    inbox: Handoff[Fetched] = Handoff("fetched", 4)
+    outbox: Handoff[Settleable] = Handoff("settle", 4)
+    for item in jobs:
+        inbox.put(item)
+    inbox.close()
+    starts = {(item.received.record.source, dead): False for item in (*jobs[:2], jobs[3]) for dead in ("d1", "d2")}
+    starts[jobs[0].received.record.source, "d3"] = True
+    encoder, pauses, released = DeadlyEncoder(), list[float](), list[int]()
+    stage = EmbedStage(
+        encoder=encoder, matcher=NumpyMatcher(), gallery=EmptyGallery(), cache=NoProbeCache(),
+        encoder_name=lambda category, view: "fake", fetched=inbox, settle=outbox, depth=2, keep_images=False,
+        limits=BatchLimits(max_images=8, max_bytes=1000, window_s=0.0), meter=Meter(max_batch_images=8),
+        release=released.append, outage=pytest.fail, pause=pauses.append,
+        starts=Starts(MemoryAttempts(starts=starts), expects=lambda source, epoch: True, outage=pytest.fail),
+    )  # fmt: skip
+    stage.run()
+    assert encoder.seen == [["fresh"], ["suspected"], ["suspected"], ["worst"]]
+    assert pauses == [CALM_S]
+    assert (len(outbox), released, starts) == (4, [1] * 4, {})
