@@ -11,7 +11,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tests.chaos.observation import Coverage, Reader, Sighting, record_digest
-from tests.chaos.reading_topics import Partition, open_reader, partitions_of, plain_headers, value_digest
+from tests.chaos.reading_topics import ANSWER_S, Partition, open_reader, partitions_of, plain_headers, value_digest
 
 POLL_S = 0.5
 MANY = 500
@@ -28,10 +28,9 @@ class ConcurrentReader:
         self._topics = tuple(topics)
         self._name = name
         self._stopping = threading.Event()
+        self._until_s = 0.0
         self._thread = threading.Thread(target=self._run, name=f"reader-{name}", daemon=True)
-        self._first: dict[Partition, int] = {}
         self._position: dict[Partition, int] = {}
-        self._ended: set[Partition] = set()  # since the last record, by the broker's word
         self._sightings: list[Sighting] = []
         self._broke_off: str | None = None
 
@@ -50,7 +49,7 @@ class ConcurrentReader:
         self._stopping.set()
         self._thread.join()
         coverage = tuple(
-            Coverage(topic=place[0], partition=place[1], first=self._first.get(place, 0), position=position)
+            Coverage(topic=place[0], partition=place[1], first=0, position=position)
             for place, position in self._position.items()
         )
         return Reader(name=self._name, sightings=tuple(self._sightings), coverage=coverage, broke_off=self._broke_off)
@@ -73,15 +72,22 @@ class ConcurrentReader:
             self._consumer.close()
 
     def _read(self, consumer: Consumer) -> None:
-        while self._broke_off is None and not self._over():
-            for message in consumer.consume(MANY, POLL_S):
-                self._note(message)
+        while not self._stopping.is_set() and self._broke_off is None:
+            self._take(consumer)
+        ends = {place: self._end(consumer, place) for place in self._position}
+        while self._broke_off is None and time.monotonic() < self._until_s and self._behind(ends):
+            self._take(consumer)
 
-    def _over(self) -> bool:
-        if not self._stopping.is_set():
-            self._ended.clear()  # an end that was told before may be none any more
-            return False
-        return self._ended >= self._position.keys() or time.monotonic() > self._until_s
+    def _take(self, consumer: Consumer) -> None:
+        for message in consumer.consume(MANY, POLL_S):
+            self._note(message)
+
+    def _end(self, consumer: Consumer, place: Partition) -> int:
+        """Where the partition ends now, control records and open transactions in it."""
+        return int(consumer.get_watermark_offsets(TopicPartition(*place), timeout=ANSWER_S)[1])
+
+    def _behind(self, ends: Mapping[Partition, int]) -> bool:
+        return any(self._position[place] < end for place, end in ends.items())
 
     def _note(self, message: Message) -> None:
         error, place = message.error(), (message.topic(), message.partition())
@@ -89,7 +95,6 @@ class ConcurrentReader:
             self._saw(message)
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (that is its name)
             self._position[place] = max(self._position.get(place, 0), message.offset())
-            self._ended.add(place)
         elif error.fatal() or error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             self._broke_off = f"{place[0]}/{place[1]}: {error}"
 
@@ -97,6 +102,4 @@ class ConcurrentReader:
         place, offset = (message.topic(), message.partition()), message.offset()
         digest = record_digest(message.key(), value_digest(message), plain_headers(message))
         self._sightings.append(Sighting(topic=place[0], partition=place[1], offset=offset, digest=digest))
-        self._first.setdefault(place, 0)
         self._position[place] = offset + 1
-        self._ended.discard(place)

@@ -68,8 +68,12 @@ def look_up(seen: Observation) -> Case:
         else:
             case.aborted_inputs.add(input_place(record))
     for output in seen.outputs:
-        if output.committed and output.src is not None and case.answers.setdefault(output.src, output) is not output:
+        if not output.committed or output.src is None:
+            continue
+        if output.src in case.answers:
             case.repeated.append(output)
+        else:
+            case.answers[output.src] = output
     _trace_back(case)
     return case
 

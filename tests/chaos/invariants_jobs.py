@@ -72,8 +72,8 @@ def _row_fault(case: Case, row: JobRow, sent: list[Submission]) -> str | None:
         return "has a row in jobs, but no record"
     if not same:
         return f"was answered for content {row.payload_digest[:12]}, which nobody sent under its id"
-    if row.src not in case.inputs:
-        return f"names {row.src} as its record, which is none"
+    if job_key(case.asked.get(row.src)) != (row.tenant, row.job_id):
+        return f"names {row.src} as its record, which is none of its own"
     if row.state == ERASED:
         return None
     if row.state == "judged":

@@ -66,6 +66,10 @@ def offsets_advance(case: Case) -> Iterator[Violation]:
         samples.sort(key=lambda sample: sample.seen_at_ms)
         yield from violations("I6", _gone_back(case, partition, samples))
         yield from violations("I6", _past_unfinished(work.get(partition), samples))
+    for end in case.seen.ends:
+        if end.committed is not None and end.committed > end.high:
+            told = f"{end.topic}/{end.partition}: offset {end.committed} is committed, and {end.high} is the end"
+            yield Violation(invariant="I6", detail=told)
 
 
 def nothing_left(case: Case) -> Iterator[Violation]:

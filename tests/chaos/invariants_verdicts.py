@@ -15,10 +15,8 @@ DIFFERS = {ReasonCode.IMAGE_REUSED.value, ReasonCode.SCORE_NEAR_THRESHOLD.value}
 
 def verdicts_repeat(case: Case) -> Iterator[Violation]:
     """I8."""
-    groups: defaultdict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    for verdict in comparable(case):
-        groups[verdict.content, verdict.engine].setdefault(verdict.verdict, verdict.result_id)
-    for (content, engine), found in groups.items():
+    for (content, engine), rows in alike(case).items():
+        found = {row.verdict: row.result_id for row in rows}
         if len(found) > 1:
             told = f"photographs {content[:12]} with engine {engine[:12]} are {found}"
             yield Violation(invariant="I8", detail=told)
@@ -29,8 +27,13 @@ def verdicts_repeat(case: Case) -> Iterator[Violation]:
             yield Violation(invariant="I8", detail=f"{told} where {least} is the least")
 
 
-def comparable(case: Case) -> Iterator[VerdictRow]:
-    return (verdict for verdict in case.seen.verdicts if not DIFFERS.intersection(verdict.reasons))
+def alike(case: Case) -> dict[tuple[str, str], list[VerdictRow]]:
+    """Verdicts on the same photographs by the same engines, where there are several."""
+    groups: defaultdict[tuple[str, str], list[VerdictRow]] = defaultdict(list)
+    for row in case.seen.verdicts:
+        if not DIFFERS.intersection(row.reasons):
+            groups[row.content, row.engine].append(row)
+    return {group: rows for group, rows in groups.items() if len(rows) > 1}
 
 
 def numbers_hold(case: Case) -> Iterator[Violation]:

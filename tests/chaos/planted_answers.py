@@ -130,6 +130,23 @@ def content_that_nobody_sent(scene: Scene) -> Observation:
     return scene.other_job(job, replace(job, payload_digest=NOBODY))
 
 
+def row_that_names_anothers_record(scene: Scene) -> Observation:
+    """And the answer to its own is marked as a duplicate's."""
+    result, other = scene.result(), scene.repeated()
+    job = scene.job(result)
+    marked = scene.other_output(result, headed(result, names.DUPLICATE, b"1"))
+    return replace(marked, jobs=put(marked.jobs, job, replace(job, src=other.src or "")))
+
+
+def answer_to_another_job(scene: Scene) -> Observation:
+    """One job's answer under another's record: neither its key nor its bytes fit."""
+    result = scene.result()
+    tenant = (result.key or b"").partition(b"/")[0] + b"/"
+    other = scene.output("result", lambda o: o.key != result.key and (o.key or b"").startswith(tenant))
+    crossed = replace(result, key=other.key, value_digest=other.value_digest)
+    return scene.other_output(result, crossed)
+
+
 # bytes and headers
 
 
@@ -222,6 +239,8 @@ ANSWERS = (
     planted(wrong_code, "I1"),
     planted(conflict_answered_with_a_verdict, "I1"),
     planted(content_that_nobody_sent, "I1"),
+    planted(row_that_names_anothers_record, "I1"),
+    planted(answer_to_another_job, "I3"),
     planted(changed_event_bytes, "I3"),
     planted(changed_header, "I3"),
     planted(header_of_its_own, "I3"),

@@ -78,6 +78,11 @@ def offset_past_unfinished_work(scene: Scene) -> Observation:
     return replace(scene.seen, offsets=(early,))
 
 
+def offset_beyond_the_end(scene: Scene) -> Observation:
+    end = scene.end(scene.asked(scene.result()))
+    return replace(scene.seen, ends=put(scene.seen.ends, end, replace(end, committed=end.high + 1)))
+
+
 # retries
 
 
@@ -187,6 +192,7 @@ STREAMS = (
     planted(passed_unseen, "I5"),
     planted(offset_going_back, "I6"),
     planted(offset_past_unfinished_work, "I6"),
+    planted(offset_beyond_the_end, "I6"),
     planted(retry_above_its_limit, "I7"),
     planted(retry_that_does_not_count, "I7"),
     planted(retry_before_its_due_time, "I7"),

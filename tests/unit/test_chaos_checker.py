@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from random import Random
 
 import pytest
 
@@ -54,6 +55,18 @@ def test_every_invariant_was_checked_on_something() -> None:
 def test_a_planted_fault_is_caught(planted: Planted) -> None:
     found = check(planted.plant(clean()))
     assert {violation.invariant for violation in found} == planted.caught_by, found
+
+
+@pytest.mark.parametrize("rows", ["inputs", "outputs", "jobs", "verdicts", "letters"])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_row_or_record_can_be_lost_or_doubled_unnoticed(rows: str, seed: int) -> None:
+    seen = clean().seen
+    every = [row for row in getattr(seen, rows) if getattr(row, "committed", True)]
+    row = Random(seed).choice(every)
+    rest = tuple(other for other in getattr(seen, rows) if other is not row)
+    assert check(replace(seen, **{rows: rest}))
+    if rows != "inputs":  # a place holds one record
+        assert check(replace(seen, **{rows: (*rest, row, row)}))
 
 
 def test_every_invariant_has_a_planted_fault() -> None:
