@@ -1,6 +1,11 @@
 """The consumer side on librdkafka: one record at a time, explicit start offsets, rebalances told to a listener.
 
 Records are read with `poll()`; `consume(n)` may return records of partitions that were revoked during the call.
+
+Two faults of the client (confluent-kafka 2.16) decide how it is used here. On Python 3.11 an exception that leaves a
+rebalance callback comes out of `poll` or `close` as a SystemError, or as a KafkaError that no `except` catches: so
+none leaves it, see `_kept`. And a consumer that is dropped without `close` while a rebalance waits for its callback
+blocks the garbage collector for ever: so whoever makes a KafkaSource closes it, come what may.
 """
 
 from __future__ import annotations
@@ -8,7 +13,8 @@ from __future__ import annotations
 import logging
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import structlog
@@ -34,6 +40,7 @@ READ_SETTINGS: Mapping[str, Any] = {
     "fetch.error.backoff.ms": 100,
 }
 LAG_EVERY_S = 2.0
+METADATA_EVERY_S = 0.5
 METADATA_MAGIC = b"CGMDv2:"
 _log = structlog.get_logger()
 
@@ -63,7 +70,11 @@ class KafkaSource:
         }
         self._consumer = Consumer(config, logger=logging.getLogger("librdkafka"))
         self._listener: RebalanceListener | None = None
+        self._closing = False
+        self._failure: BaseException | None = None  # what a rebalance raised
         self._metadata: bytes | None = None
+        self._metadata_read_s = 0.0
+        self._metadata_used = False
         self._lag: dict[Partition, int] = {}
         self._lag_read_s = 0.0
 
@@ -71,15 +82,19 @@ class KafkaSource:
         """Join the group. The listener is called inside `poll` and `close`."""
         self._listener = listener
         self._consumer.subscribe(
-            self._topics, on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+            self._topics,
+            on_assign=self._kept(self._assigned), on_revoke=self._kept(self._revoked), on_lost=self._kept(self._lost),
         )  # fmt: skip
         return self
 
     def poll(self, timeout_s: float) -> InputRecord | None:
-        """The next record, or None. Raises Fatal and ConfigurationError for what cannot be mended."""
-        message = self._consumer.poll(timeout_s)
-        self._refresh_metadata()
-        self._refresh_lag()
+        """The next record, or None. Raises what a rebalance raised; Fatal, ConfigurationError for what nobody mends."""
+        try:
+            message = self._consumer.poll(timeout_s)
+        except KafkaException as failure:  # so the client tells of a fatal error
+            raise_fatal(failure.args[0], "polling")
+        self._raise_kept()
+        self._refresh()
         if message is None:
             return None
         error = message.error()
@@ -96,19 +111,24 @@ class KafkaSource:
         self._consumer.resume([TopicPartition(*partition) for partition in partitions if partition in self._epochs])
 
     def close(self) -> None:
-        """Leave the group; the listener hears of the partitions that are given up."""
+        """Leave the group; the listener hears of the partitions that are given up. Raises what it raised."""
+        self._closing = True
         self._consumer.close()
         self._metadata = None
         self._epochs.clear()
+        self._raise_kept()
 
     def group_metadata(self) -> bytes:
-        """The group's metadata as of the last poll, for one transaction. Raises AbortTransaction outside the group.
+        """The group's metadata for a transaction, half a second old at most. Raises AbortTransaction outside a group.
 
         Without a generation the broker would take the offsets of anybody: a consumer that has not joined, or was
         thrown out, must not commit. It is read by the polling thread, because the client lets no other thread in
-        while a rebalance callback waits for settle; the broker refuses it when it has grown old.
+        while a rebalance callback waits for settle: in each rebalance, and after each use, so that a transaction
+        which the broker refused for its old generation is not made again with the same. Not with every poll: it
+        asks another thread and holds the interpreter meanwhile.
         """
         metadata = self._metadata
+        self._metadata_used = True
         if metadata is None or generation_of(metadata) < 0:
             raise AbortTransaction("the consumer is not a member of its group", fenced=True)
         return metadata
@@ -120,8 +140,10 @@ class KafkaSource:
         """
         return self._lag
 
-    def _refresh_lag(self) -> None:
+    def _refresh(self) -> None:
         now_s = time.monotonic()
+        if self._metadata_used or now_s - self._metadata_read_s >= METADATA_EVERY_S:
+            self._refresh_metadata()
         if now_s - self._lag_read_s >= LAG_EVERY_S:
             self._lag_read_s = now_s
             self._lag = {partition: self._behind(partition) for partition in self._epochs}
@@ -136,42 +158,83 @@ class KafkaSource:
         return max(0, high - max(position, low)) if high >= 0 else 0
 
     def _refresh_metadata(self) -> None:
-        self._metadata = self._consumer.consumer_group_metadata()
+        self._metadata_used = False
+        self._metadata_read_s = time.monotonic()
+        try:
+            self._metadata = self._consumer.consumer_group_metadata()
+        except RuntimeError as gone:
+            # Inside `close` the client may have left the group before it calls back; the broker judges what was known.
+            _log.info("group_metadata_unavailable", closing=self._closing, error=str(gone))
 
     def _note(self, error: KafkaError, place: str) -> None:
         check_consumer_error(error, place)
         _log.warning("kafka_consumer_error", place=place, error=str(error))
 
-    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _kept(
+        self, callback: Callable[[list[TopicPartition]], None]
+    ) -> Callable[[Consumer, list[TopicPartition]], None]:
+        """`callback` as the client may call it: what it raises is raised when `poll` or `close` is over."""
+
+        def call(_consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            try:
+                callback(partitions)
+            except BaseException as error:
+                self._failure = self._failure or error
+
+        return call
+
+    def _raise_kept(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _assigned(self, partitions: list[TopicPartition]) -> None:
+        if self._closing:  # an assignment that came too late
+            return self._take([])
         self._refresh_metadata()
         places = self._start_offsets(partitions)
         if self._listener is not None and (places or not self._incremental):
             names = _names(places)
             self._epochs.update(dict.fromkeys(names, self._listener.assigned(names)))
-        (consumer.incremental_assign if self._incremental else consumer.assign)(places)
+        self._take(places)
         _log.info("partitions_assigned", partitions=len(places))
 
-    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _revoked(self, partitions: list[TopicPartition]) -> None:
         self._refresh_metadata()  # what drains now is committed under the generation of the revocation
         if self._listener is not None:
             self._listener.revoked(_names(partitions))
-        self._unassign(consumer, partitions)
+        self._unassign(partitions)
         _log.info("partitions_revoked", partitions=len(partitions))
 
-    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _lost(self, partitions: list[TopicPartition]) -> None:
         self._metadata = None
         if self._listener is not None:
             self._listener.lost(_names(partitions))
-        self._unassign(consumer, partitions)
+        self._unassign(partitions)
         _log.warning("partitions_lost", partitions=len(partitions))
 
-    def _unassign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _take(self, places: list[TopicPartition]) -> None:
+        with self._unless_gone():
+            (self._consumer.incremental_assign if self._incremental else self._consumer.assign)(places)
+
+    def _unassign(self, partitions: list[TopicPartition]) -> None:
         for name in _names(partitions):
             self._epochs.pop(name, None)
-        if self._incremental:
-            consumer.incremental_unassign(partitions)
-        else:
-            consumer.unassign()
+        with self._unless_gone():
+            if self._incremental:
+                self._consumer.incremental_unassign(partitions)
+            else:
+                self._consumer.unassign()
+
+    @contextmanager
+    def _unless_gone(self) -> Iterator[None]:
+        """Inside `close` the client may have left the group before it calls back; then nothing takes the answer."""
+        try:
+            yield
+        except KafkaException as failure:
+            if not self._closing:
+                raise_fatal(failure.args[0], "answering a rebalance")
+            _log.info("left_during_rebalance", error=str(failure.args[0]))
 
     def _start_offsets(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """The committed offsets, or the beginning where the group has none: then nothing was ever read.
