@@ -5,6 +5,8 @@ Nothing is ever deleted, and partitions are only added: their number decides whi
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -27,7 +29,8 @@ DAY_MS = 24 * 3600 * 1000
 JOB_BYTES = 10 * MIB
 # A record that fills a jobs topic must still fit when it is passed on with more headers, or it would block for ever.
 PASSED_ON_BYTES = JOB_BYTES + MIB
-TIMEOUT_S = 15.0
+TIMEOUT_S = 30.0
+LIST_EVERY_S = 0.05
 
 
 class TopicNames(Protocol):
@@ -112,7 +115,7 @@ def plan_topics(
 
 
 def apply_topics(client_config: Mapping[str, Any], changes: Sequence[TopicChange], *, replication: int = 1) -> None:
-    """Carry a plan out; a topic that another process made meanwhile is left as it is.
+    """Carry a plan out, and wait until the brokers tell of it; a topic that another process made is left as it is.
 
     Raises ServiceUnavailable, and ConfigurationError that names the change that Kafka refuses.
     """
@@ -120,6 +123,7 @@ def apply_topics(client_config: Mapping[str, Any], changes: Sequence[TopicChange
     for change in changes:
         for future in _futures(admin, change, replication):
             _wait(future, change)
+    _await_visible(admin, changes)
 
 
 def _size(name: str, topics: TopicNames) -> int:
@@ -151,12 +155,28 @@ def _present_partitions(admin: AdminClient) -> dict[str, int]:
     return {name: len(topic.partitions) for name, topic in found.items()}
 
 
+def _await_visible(admin: AdminClient, changes: Sequence[TopicChange]) -> None:
+    """The controller says yes before the brokers' own list is up to date: a client that reads it would find nothing."""
+    wanted = {change.topic: change.partitions for change in changes if change.partitions is not None}
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while late := _late(wanted, _present_partitions(admin)):
+        if time.monotonic() > deadline_s:
+            raise ServiceUnavailable("kafka", f"made, but not yet listed by the broker: {', '.join(late)}")
+        threading.Event().wait(LIST_EVERY_S)
+
+
+def _late(wanted: Mapping[str, int], present: Mapping[str, int]) -> list[str]:
+    return [topic for topic, partitions in wanted.items() if present.get(topic, 0) < partitions]
+
+
 def _reconfigured(admin: AdminClient, specs: Iterable[TopicSpec]) -> list[TopicChange]:
     wanted = {ConfigResource(ResourceType.TOPIC, spec.name): spec for spec in specs}
     if not wanted:
         return []
     try:
         answers = {r: f.result(TIMEOUT_S) for r, f in admin.describe_configs(list(wanted)).items()}
+    except TimeoutError as failure:
+        raise ServiceUnavailable("kafka", f"no answer about the topics' settings in {TIMEOUT_S:.0f} s") from failure
     except KafkaException as failure:
         raise ServiceUnavailable("kafka", str(failure.args[0])) from failure
     changes = []
@@ -187,6 +207,8 @@ def _futures(admin: AdminClient, change: TopicChange, replication: int) -> list[
 def _wait(future: Any, change: TopicChange) -> None:
     try:
         future.result(TIMEOUT_S)
+    except TimeoutError as failure:
+        raise ServiceUnavailable("kafka", f"no answer to '{change}' in {TIMEOUT_S:.0f} s") from failure
     except KafkaException as failure:
         error = failure.args[0]
         if change.action == "create" and error.name() == "TOPIC_ALREADY_EXISTS":
