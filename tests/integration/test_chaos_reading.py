@@ -25,6 +25,7 @@ from schemas.message import InputRecord, OutputRecord, Source
 from tests.chaos.checker import check, counted
 from tests.chaos.concurrent_reader import ConcurrentReader
 from tests.chaos.invariants import look_up
+from tests.chaos.ledger import Ledger
 from tests.chaos.observation import Chronicle, Observation, Reader, Submission
 from tests.chaos.reading import Places, Watched, observe, process_sample
 from tests.chaos.reading_topics import Deployment
@@ -93,6 +94,7 @@ class Ground:
     kafka: Mapping[str, str]
     topics: Topics
     database_url: str
+    ledger: Ledger
     submissions: list[Submission] = field(default_factory=list)
 
     @property
@@ -119,7 +121,8 @@ class Ground:
     def observe(self, *readers: Reader) -> Observation:
         deployment = Deployment(group=self.group, topics=self.topics)
         places = Places(kafka=self.kafka, database_url=self.database_url, deployments=[deployment])
-        return observe(places, Watched(submissions=self.submissions, readers=readers))
+        audit = self.ledger.findings if readers else None
+        return observe(places, Watched(submissions=self.submissions, readers=readers), verify_audit=audit)
 
     def execute(self, statement: str) -> None:
         plain = make_url(self.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
@@ -181,7 +184,9 @@ def digest_of(key: bytes, value: bytes) -> str:
 def ground(stack: Addresses, topic_prefix: str, database_url: str) -> Iterator[Ground]:
     kafka, topics = {"bootstrap.servers": stack.kafka_bootstrap}, Topics(prefix=topic_prefix, retry_delays_s=(RETRY_S,))
     apply_topics(kafka, plan_topics(kafka, topics, partitions=PARTITIONS))
-    yield Ground(kafka=kafka, topics=topics, database_url=database_url)
+    ledger = Ledger(kafka, database_url, topics.audit).start()
+    yield Ground(kafka=kafka, topics=topics, database_url=database_url, ledger=ledger)
+    ledger.close()
 
 
 def play(ground: Ground) -> Reader:
@@ -198,6 +203,7 @@ def play(ground: Ground) -> Reader:
         member.stop()
         member.publisher.close()
         member.results.close()
+        ground.ledger.stop()
         return reader.stop()
 
 
@@ -220,14 +226,15 @@ def test_a_real_run_is_read_back_and_holds(ground: Ground) -> None:
     document = reach_verdict(ground.observe(reader), Chronicle(seed=1, commit="c", started_at_ms=0, ended_at_ms=1))
     states = {name: facts["state"] for name, facts in document.document["invariants"].items()}  # type: ignore[attr-defined]
     violated = {name for name, state in states.items() if state == "violated"}
-    assert violated == {"I1", "I2", "I3", "I11", "I12"}
-    assert {name for name, state in states.items() if state == "unproven"} == {"I6", "I10"}
+    assert violated == {"I1", "I2", "I3", "I10", "I11", "I12"}
+    assert {name for name, state in states.items() if state == "unproven"} == {"I6"}
 
 
 def assert_whole(seen: Observation) -> None:
     """Nothing that happened was overlooked."""
     counts = counted(look_up(seen))
     assert (counts["I1"], counts["I2"], counts["I7"]) == (14, 21, 4)
+    assert (counts["I10"], seen.audit_findings) == (1, ())
     assert counts["I4"] >= 21 <= counts["I5"] + counts["I7"]
     assert (len(seen.verdicts), {letter.code for letter in seen.letters}) == (
         13, {"no_usable_view", "job_id_conflict", "malformed_envelope"},
