@@ -10,7 +10,7 @@ ifeq ($(OFFLINE),1)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: help setup demo demo-recalibrate test lint format bench ci lock clean devstack-up devstack-status devstack-down
+.PHONY: help setup demo demo-recalibrate test lint fuzz format bench ci lock clean devstack-up devstack-status devstack-down
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,9 @@ demo-recalibrate: ## Fit the demo's score calibration anew (about ten minutes of
 
 test: ## Run every test but the chaos ones, on real services
 	@python=$$(scripts/setup.sh dev services); exec "$$python" -m pytest --ignore=tests/chaos $(ARGS)
+
+fuzz: ## Give the worker hostile images, messages, addresses and engines, and print how each ended
+	@python=$$(scripts/setup.sh dev); exec "$$python" -m tests.fuzz $(ARGS)
 
 lint: ## Check style, formatting and types
 	@python=$$(scripts/setup.sh dev); \

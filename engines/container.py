@@ -38,8 +38,9 @@ class Container:
     """`spans` are the (start, end) of the bytes a decoder is given, in order. `baseline`: a JPEG of one baseline scan,
     8 bits, one or three components, without anything irregular. `regular`: the walk understood all of it. `size` is
     (width, height) before orientation, None where only a decoder can tell. `orientation` is EXIF's, of a regular JPEG;
-    `profile` a regular JPEG's ICC segments. `bytes_per_pixel` bounds what decoding takes at its peak, as measured.
-    `trailing_bytes` counts what follows the photograph's end; zeros and line ends alone count as nothing."""
+    `profile` a regular JPEG's ICC segments. `bytes_per_pixel` bounds what decoding takes at its peak, and so its time.
+    `excessive`: it has more segments or chunks than any photograph. `trailing_bytes` counts what follows the
+    photograph's end; zeros and line ends alone count as nothing."""
 
     kind: Kind
     spans: tuple[tuple[int, int], ...]
@@ -50,7 +51,8 @@ class Container:
     frames: int = 1
     orientation: int | None = None
     profile: bytes = b""
-    bytes_per_pixel: int = 12
+    bytes_per_pixel: int = 16
+    excessive: bool = False
     trailing_bytes: int = 0
 
     def picture(self, blob: bytes) -> bytes:
@@ -65,12 +67,18 @@ def examined(blob: bytes) -> Container | None:
         return None
     try:
         return {"JPEG": _jpeg, "PNG": _png, "WEBP": _webp}[kind](blob)
+    except _Excessive:
+        return Container(kind=kind, spans=((0, len(blob)),), excessive=True)
     except (struct.error, IndexError, _Irregular):
         return Container(kind=kind, spans=((0, len(blob)),))
 
 
 class _Irregular(Exception):
     """The walk cannot go on; a decoder in a helper process may still make something of the file."""
+
+
+class _Excessive(Exception):
+    """The walk will not go on: a decoder would walk as long, and no photograph asks for that."""
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -122,7 +130,7 @@ def _jpeg(blob: bytes) -> Container:
             return _jpeg_scans(blob, header, start)
         header.take(blob, marker, start, end)
         at = end
-    raise _Irregular
+    raise _Excessive
 
 
 def _segment(blob: bytes, at: int) -> tuple[int, int, int]:
@@ -213,7 +221,7 @@ def _png(blob: bytes) -> Container:
         if name == b"IEND":
             break
     else:
-        raise _Irregular
+        raise _Excessive
     end = min(at, len(blob))
     return Container(
         kind="PNG",
@@ -221,7 +229,7 @@ def _png(blob: bytes) -> Container:
         regular=True,
         size=(width, height),
         frames=frames,
-        bytes_per_pixel=(4 if colour == 2 and bits == 8 else 8) if opaque else 12,
+        bytes_per_pixel=(4 if colour == 2 and bits == 8 else 8) if opaque else 16,
         trailing_bytes=_trailing(blob, end),
     )
 

@@ -128,6 +128,8 @@ def permitted(blob: bytes, size: int, limits: DecodeLimits) -> Container:
         if any(blob.startswith(magic, at) for at, magic in _OTHER_MAGIC):
             raise Unusable("type_not_allowed", "not a JPEG, PNG or WebP by its content")
         raise Unusable("undecodable", "the content is no known image type")
+    if container.excessive:
+        raise Unusable("undecodable", "more segments or chunks than a photograph has")
     if container.frames > limits.max_frames:
         raise Unusable("type_not_allowed", f"an animation of {container.frames} frames, not a photograph")
     if container.scans > limits.max_scans:

@@ -70,7 +70,7 @@ class EngineManifest:
         """Parse strictly: unknown, missing or mistyped fields raise EngineRefused (manifest_invalid)."""
         try:
             return cls(**_parsed(json.loads(raw)))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             fix = "publish the engine again with this version's tools"
             raise EngineRefused(RefusalCode.MANIFEST_INVALID, f"{source}: {error}", fix) from error
 

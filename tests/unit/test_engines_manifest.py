@@ -85,6 +85,11 @@ def test_a_malformed_manifest_is_refused(models: Path, fields: dict[str, object]
     assert refusal(read(models)) is RefusalCode.MANIFEST_INVALID
 
 
+def test_a_manifest_nested_without_end_is_refused(models: Path) -> None:
+    manifest_path(models, NAME).write_bytes(b"[" * 100_000)
+    assert refusal(read(models)) is RefusalCode.MANIFEST_INVALID
+
+
 def test_a_foreign_key_is_refused(models: Path) -> None:
     publish(seeded_engine("resnet18", 1, image_size=SIZE), models, Ed25519PrivateKey.generate())
     assert refusal(read(models)) is RefusalCode.KEY_UNKNOWN

@@ -38,7 +38,7 @@ def misbehaving(what: bytes) -> bytes:
 
 @pytest.fixture
 def decoder() -> Iterator[PillowDecoder]:
-    sandbox = SandboxLimits(cpu_s=0.5, wall_s=3.0, module="misbehaving_decoder")
+    sandbox = SandboxLimits(cpu_s=0.5, wall_s=10.0, module="misbehaving_decoder")
     decoder = PillowDecoder(SIZE, threads=1, limits=DecodeLimits(memory_bytes=64 << 20), helpers=1, sandbox=sandbox)
     yield decoder
     decoder.close()
