@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 from schemas.codes import ErrorCode
 
 SHOWN_CHARACTERS = 80
+LOOKED_AT = 8192  # a secret must be seen whole to be left out
 
 
 class InvalidMessage(Exception):
@@ -22,9 +26,19 @@ class InvalidMessage(Exception):
         self.job_id = job_id
 
 
+# What a sender may have put into a wrong place: a URL's query and user name, a token with its scheme.
+SECRETS = re.compile(
+    r"(?<=://)[^/@\s]*@|(?<=[?#])[^\s'\"]+|(?<=\bbearer )[^\s'\"]+|(?<=\bbasic )[^\s'\"]+", re.IGNORECASE
+)
+
+
 def shown(value: object) -> str:
-    """A value as an error message may hold it: escaped to ASCII and short."""
-    text = ascii(value[: SHOWN_CHARACTERS + 1] if isinstance(value, str | bytes) else value)
+    """A value as an error message may hold it: escaped to ASCII and short, without what may be a secret. Of an array or
+    an object only what it is."""
+    if isinstance(value, list | tuple | Mapping):
+        return "an object" if isinstance(value, Mapping) else "an array"
+    text = ascii(value[:LOOKED_AT] if isinstance(value, str | bytes) else value)
+    text = SECRETS.sub("[...]", text)
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
 

@@ -3,13 +3,13 @@ looked for in all that a worker and the commands write, serve, publish and store
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from time import monotonic, sleep
@@ -18,10 +18,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import make_url
 
-from demo.stand import TENANT, WorkerProcess
+from demo.stand import WorkerProcess
 from engines.publish import seeded_model
 from migrations.roles import set_role_password
-from schemas.codec import header
+from schemas.codec import encode_job, header
 from schemas.message import OutputRecord
 from tests.acceptance.conftest import Deployment, jobs
 
@@ -29,7 +29,7 @@ CANARY = "c4n4ry"  # each secret holds it, with a tail of its own
 DATABASE, REDIS, MAC, SASL = (f"{CANARY}-{name}-{'x' * 16}" for name in ("database", "redis", "mac", "sasl"))
 SIGNED = f"https://photographs.invalid/1.jpg?X-Amz-Credential={CANARY}-url&X-Amz-Signature={CANARY}-signature"
 BEARER = f"Bearer {CANARY}-token"
-WHY = ["retries_exhausted", "no_usable_view", "no_usable_view", "malformed_payload"]
+WHY = ["malformed_payload", "no_usable_view", "no_usable_view", "retries_exhausted"]
 SMALL = {"ASSAY_ENGINES__ENCODERS": "{}", "ASSAY_KAFKA__PARTITIONS": "1", "ASSAY_OBSERVE__LOG_LEVEL": "debug"}
 
 
@@ -93,7 +93,7 @@ def test_a_worker_and_its_commands_never_say_a_secret(
     deployment.send_raw(refused_jobs(deployment.topic("jobs")))
     assert len(deployment.read("results", 2, more_s=0.0)) == 2
     letters = deployment.read("jobs.dlq", 4, more_s=0.0)
-    assert [header(letter.headers, "assay.errors.code") for letter in letters] == WHY
+    assert sorted(header(letter.headers, "assay.errors.code") or "" for letter in letters) == WHY
     worker.process.send_signal(signal.SIGUSR2)
     for page in ("/livez", "/readyz", "/metrics"):
         said.hear(page, worker.get(page))
@@ -141,29 +141,23 @@ def test_who_cannot_connect_says_no_secret_either(deployment: Deployment, enviro
 
 def refused_jobs(topic: str) -> list[OutputRecord]:
     """What ends as a dead letter, with secrets where a careless message would repeat them."""
-    signed = {
-        **{"job_id": "signed", "tenant": TENANT, "sku": "bag-1", "category": "bag", "views": [view(SIGNED)]},
-        **{"submitted_at": "2026-11-21T12:00:00Z", "labels": {"authorization": BEARER}},
+    (plain,) = jobs(1)
+    places = {
+        "signed": SIGNED,
+        "basic": f"https://user:{CANARY}-basic@photographs.invalid/1.jpg",
+        "where": f"s3://bucket/1.jpg?token={CANARY}-s3",
+        "broken": SIGNED,
     }
-    bodies: list[dict[str, object]] = [
-        signed,
-        {**signed, "job_id": "basic", "views": [view(f"https://user:{CANARY}-basic@photographs.invalid/1.jpg")]},
-        {**signed, "job_id": "where", "views": [view(f"s3://bucket/1.jpg?token={CANARY}-s3")]},
-        {**signed, "job_id": "broken", "category": {"Authorization": BEARER}},
-    ]
-    headers = (("content-type", b"application/json"), ("ce_type", b"assay.job.v1"))
-    return [
-        OutputRecord(topic=topic, key=f"{TENANT}/{body['job_id']}".encode(), value=dumps(body), headers=headers)
-        for body in bodies
-    ]
-
-
-def dumps(body: dict[str, object]) -> bytes:
-    return json.dumps(body).encode()
-
-
-def view(uri: str) -> dict[str, object]:
-    return {"view": "logo", "sha256": "0" * 64, "image": {"uri": uri}}
+    records = []
+    for name, uri in places.items():
+        view = replace(plain.views[0], data=None, uri=uri)
+        job = replace(plain, job_id=name, views=(view,), labels={"authorization": BEARER})
+        sent = encode_job(job, encoding="json", source="test")
+        value = (
+            sent.value.replace(b'"category":"bag"', f'"category":["{BEARER}"]'.encode()) if name == "broken" else None
+        )
+        records.append(OutputRecord(topic=topic, key=sent.key, value=value or sent.value, headers=sent.headers))
+    return records
 
 
 def place(deployment: Deployment) -> str:
