@@ -37,7 +37,7 @@ audit_entries = table(
     must("kind", TEXT, "verdict, erasure or retention."),
     may("judged_at", TIME, "The verdict's judged_at, which names its partition (UTC)."),
     may("src", TEXT, "topic/partition/offset of the record that the verdict answers."),
-    may("row_digest", BYTES, "SHA-256 over the columns of the verdict and of its job; null where they were gone before."),
+    may("row_digest", BYTES, "SHA-256 over the verdict's columns and its job's; null where they were gone before."),
     may("views_digest", BYTES, "SHA-256 over the columns of its views; null as row_digest is."),
     UniqueConstraint("tenant", "id"),
     one_of("kind", "kind", ("verdict", "erasure", "retention")),
@@ -52,7 +52,7 @@ audit_records = table(
     must("by", TEXT, "Who did it."),
     must("why", TEXT, "On what grounds."),
     must("at", TIME, "When (UTC).", server_default=NOW),
-    must("facts", JSON, "erasure: {verdicts: [[result_id, judged_at], ...], jobs}; retention: {from, to, verdicts}. Names no person."),
+    must("facts", JSON, "Erasure: verdicts [[result_id, judged_at], ...], jobs; retention: from, to, verdicts."),
     one_of("kind", "kind", ("erasure", "retention")),
 )
 

@@ -21,7 +21,7 @@ COMMENT ON COLUMN assay.audit_entries.digest IS 'SHA-256 of the verdict''s event
 COMMENT ON COLUMN assay.audit_entries.kind IS 'verdict, erasure or retention.';
 COMMENT ON COLUMN assay.audit_entries.judged_at IS 'The verdict''s judged_at, which names its partition (UTC).';
 COMMENT ON COLUMN assay.audit_entries.src IS 'topic/partition/offset of the record that the verdict answers.';
-COMMENT ON COLUMN assay.audit_entries.row_digest IS 'SHA-256 over the columns of the verdict and of its job; null where they were gone before.';
+COMMENT ON COLUMN assay.audit_entries.row_digest IS 'SHA-256 over the verdict''s columns and its job''s; null where they were gone before.';
 COMMENT ON COLUMN assay.audit_entries.views_digest IS 'SHA-256 over the columns of its views; null as row_digest is.';
 
 CREATE TABLE assay.audit_records (
@@ -43,7 +43,7 @@ COMMENT ON COLUMN assay.audit_records.kind IS 'erasure or retention.';
 COMMENT ON COLUMN assay.audit_records.by IS 'Who did it.';
 COMMENT ON COLUMN assay.audit_records.why IS 'On what grounds.';
 COMMENT ON COLUMN assay.audit_records.at IS 'When (UTC).';
-COMMENT ON COLUMN assay.audit_records.facts IS 'erasure: {verdicts: [[result_id, judged_at], ...], jobs}; retention: {from, to, verdicts}. Names no person.';
+COMMENT ON COLUMN assay.audit_records.facts IS 'Erasure: verdicts [[result_id, judged_at], ...], jobs; retention: from, to, verdicts.';
 
 CREATE TABLE assay.audit_pending (
     tenant TEXT NOT NULL,

@@ -76,8 +76,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A job's row."""
+    """A job's row. `erased`: the job had an end, and its data was erased."""
 
+    erased: bool
     payload_digest: str
     src: str
     result_id: UUID | None
@@ -99,6 +100,7 @@ def read_standing(connection: Connection, keys: Iterable[JobKey]) -> dict[JobKey
     rows = connection.execute(STANDING, {"tenant": [key[0] for key in wanted], "job_id": [key[1] for key in wanted]})
     return {
         (row.tenant, row.job_id): Standing(
+            erased=row.state == "erased",
             payload_digest=row.payload_digest.hex(),
             src=row.src,
             result_id=row.result_id,

@@ -54,6 +54,16 @@ class FileEvidence:
             raise ServiceUnavailable(SERVICE, error.strerror or str(error)) from error
         return _intact(data, sha256)
 
+    def remove(self, tenant: str, sha256: str) -> bool:
+        """Delete what was kept; whether there was anything. Raises ServiceUnavailable."""
+        try:
+            self._place(tenant, sha256).unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise ServiceUnavailable(SERVICE, error.strerror or str(error)) from error
+        return True
+
     def sweep(self, now: datetime, *, retention_days: int) -> int:
         """Delete what was kept or renewed more than `retention_days` before `now` (aware); returns how many."""
         oldest_s = (now - timedelta(days=retention_days)).timestamp()
@@ -100,6 +110,12 @@ class S3Evidence:
                 return _intact(stream.read(), sha256)
         except Exception as error:  # botocore's transport errors have no common root
             raise ServiceUnavailable(SERVICE, type(error).__name__) from error
+
+    def remove(self, tenant: str, sha256: str) -> bool:
+        """Delete what was kept; whether there was anything. Raises ServiceUnavailable."""
+        kept = self._call("head_object", Key=self._key(tenant, sha256)) is not None
+        self._call("delete_object", Key=self._key(tenant, sha256))
+        return kept
 
     def sweep(self, now: datetime, *, retention_days: int) -> int:
         """Delete what was kept more than `retention_days` before `now` (aware); returns how many."""

@@ -124,6 +124,22 @@ def conflict_letter(outcome: Judged | Rejected, *, stored_digest: str) -> DeadLe
     )
 
 
+def erased_letter(outcome: Judged | Rejected) -> DeadLetter:
+    """The job's data was erased. The letter keeps nothing of the message but its key: its content would come back."""
+    job = outcome.job
+    assert job is not None  # noqa: S101 # only readable jobs claim
+    letter = _letter(
+        outcome.record,
+        job_key=(job.tenant, job.job_id),
+        code=ErrorCode.ERASED,
+        stage="settle",
+        detail=f"job_id {job.job_id!r} was answered, and its data erased since: it is not judged again",
+        attempt=outcome.attempt,
+        first_seen=first_seen(outcome.record),
+    )
+    return replace(letter, value=b"", headers=())
+
+
 def first_seen(record: InputRecord) -> datetime:
     """When the job was first delivered: kept in a header through retries, else the record's own time."""
     kept = header(record.headers, names.FIRST_SEEN_MS) or ""

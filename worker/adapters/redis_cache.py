@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import redis
@@ -16,6 +16,7 @@ from schemas.job import AuthenticationJob
 from schemas.verdict import EngineUse
 from worker.adapters.probe_bytes import opened, sealed
 from worker.core.evidence import ViewProbe
+from worker.errors import ServiceUnavailable
 from worker.ports import EncodeView
 
 TIMEOUT_S = 0.1
@@ -184,6 +185,28 @@ class RedisJobStatus:
                 pipeline.hset(name, items=[part for item in (*change.items(), ("at_ms", at_ms)) for part in item])
                 pipeline.expire(name, self._ttl_s)
             pipeline.execute()
+
+
+class RedisEraser:
+    """Implements worker.adapters.erasure.Caches: what Redis holds of photographs and jobs, deleted for good."""
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+        self._client = connected(url, timeout_s)
+
+    def forget(self, tenant: str, *, photographs: Iterable[str], job_ids: Iterable[str]) -> int:
+        """Delete the entries; how many there were. Raises ServiceUnavailable: an erasure must not pass them over."""
+        wanted = frozenset(photographs)
+        names: list[bytes | str] = [status_name(tenant, job_id) for job_id in job_ids]
+        try:
+            if wanted:
+                found = self._client.scan_iter(f"assay:probe:{tenant}:*", count=1000)
+                names += [name for name in found if _text(name).split(":")[3] in wanted]
+            return sum(self._client.unlink(*names[at : at + 500]) for at in range(0, len(names), 500))
+        except (redis.RedisError, OSError) as error:
+            raise ServiceUnavailable("redis", f"{type(error).__name__}; its entries must be erased too") from error
+
+    def close(self) -> None:
+        self._client.close()
 
 
 def status_name(tenant: str, job_id: str) -> str:

@@ -25,6 +25,7 @@ from worker.adapters.outputs import (
     answer_record,
     conflict_letter,
     dead_letter_record,
+    erased_letter,
     rejected_letter,
     retry_record,
 )
@@ -111,7 +112,7 @@ class PostgresResults:
             self._append(connection, winners)
             letters = _write(connection, _unreadable(outcomes) | _dead(winners))
             stored = _read_stored(connection, losers)
-            letters |= _write(connection, _conflicts(losers, stored))
+            letters |= _write(connection, _erased(losers, stored) | _conflicts(losers, stored))
             mark_replayed(connection, {claim.replay_of for claim in winners if claim.replay_of})
         answered = {claim.position: self._answered(claim, stored) for claim in claims if claim.position not in letters}
         return answered | {at: self._buried(letter, outcomes[at].record) for at, letter in letters.items()}
@@ -170,5 +171,16 @@ def _conflicts(losers: Sequence[Claim], stored: Stored) -> dict[int, DeadLetter]
     return {
         claim.position: conflict_letter(claim.outcome, stored_digest=standing.payload_digest)
         for claim in losers
-        if (standing := stored.jobs.get(claim.key)) and standing.payload_digest != claim.job.payload_digest
+        if (standing := stored.jobs.get(claim.key))
+        and not standing.erased
+        and standing.payload_digest != claim.job.payload_digest
+    }
+
+
+def _erased(losers: Sequence[Claim], stored: Stored) -> dict[int, DeadLetter]:
+    """Letters for those whose job was erased: whatever they say, it is not taken in again."""
+    return {
+        claim.position: erased_letter(claim.outcome)
+        for claim in losers
+        if (standing := stored.jobs.get(claim.key)) and standing.erased
     }

@@ -138,6 +138,8 @@ def _chosen(
     if letter is None:
         return _lines(database, tenant, code, not again, limit)
     line = read_letter(database, letter)[1]
+    if line.code == ErrorCode.ERASED:
+        raise AssayError(f"{letter} cannot be replayed: its job was erased, and the message with it")
     if line.replayed_at is not None and not again:
         terminal.say(f"{letter} was answered by a replay at {terminal.shown(line.replayed_at)} UTC; --again sends it")
         return []

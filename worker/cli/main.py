@@ -14,6 +14,7 @@ from worker.cli import (
     devstack,
     dlq,
     enroll,
+    erase,
     evidence,
     migrate,
     report,
@@ -46,6 +47,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("submit")(submit.submit)
 app.command("report")(report.report)
 app.command("review")(review.review)
+app.command("erase")(erase.erase)
 
 
 def main() -> None:

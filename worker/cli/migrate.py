@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -11,6 +13,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from migrations import apply
+from migrations.partitions import drop_month
 from worker.cli import terminal
 from worker.errors import AssayError
 from worker.settings import load_settings
@@ -74,6 +77,28 @@ def partitions(url: Url = None, months: Months = 3, as_json: terminal.AsJson = F
         terminal.print_json(made)
     else:
         terminal.print_table(("made",), [(name,) for name in made], empty="Every partition stands.")
+
+
+@app.command()
+def drop(
+    month: Annotated[str, typer.Argument(help="Month to drop, such as 2026-01 (UTC).")],
+    by: Annotated[str, typer.Option(help="Who drops it; kept in the audit ledger.")],
+    why: Annotated[str, typer.Option(help="On what grounds; kept in the audit ledger.")],
+    url: Url = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Drop a month's verdicts with their views and maps. The audit ledger records how many went, and why."""
+    if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", month):
+        raise AssayError(f"{month!r} is no month: write it as 2026-01")
+    if not yes:
+        typer.confirm(f"Drop all verdicts of {month}?", abort=True)
+    start = datetime.fromisoformat(f"{month}-01T00:00:00+00:00")
+    try:
+        with _plain_errors():
+            gone = drop_month(_url(url), start, by=by, why=why)
+    except ValueError as error:
+        raise AssayError(str(error)) from error
+    terminal.say(f"Dropped {sum(gone.values())} verdicts of {len(gone)} tenants.")
 
 
 def _url(url: str | None) -> str:

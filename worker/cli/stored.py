@@ -20,6 +20,7 @@ from migrations.tables import (
     verdicts,
 )
 from schemas.codec import InvalidMessage, decode_verdict
+from schemas.codes import ErrorCode
 from schemas.message import Headers
 from schemas.verdict import VerdictEvent
 from worker.adapters.database import retrying
@@ -163,7 +164,7 @@ def list_letters(
     if code is not None:
         filters.append(dead_letters.c.code == code)
     if unreplayed:
-        filters.append(dead_letters.c.replayed_at.is_(None))
+        filters += [dead_letters.c.replayed_at.is_(None), dead_letters.c.code != ErrorCode.ERASED.value]
     wanted = select(dead_letters).where(*filters).order_by(dead_letters.c.created_at.desc()).limit(limit)
     return [_letter_line(row) for row in _rows(database, wanted)]
 
