@@ -343,6 +343,24 @@ def test_a_start_waits_for_the_open_transaction_of_a_killed_predecessor(kafka: K
     assert values(read(kafka.member("m2", Listener()).source, 1)) == ["b"], records
 
 
+@pytest.mark.parametrize("assignor", ["cooperative-sticky", "range", "consumer"])
+def test_a_partition_that_was_paused_when_it_was_revoked_is_read_when_it_comes_back(
+    stack: Addresses, topic_prefix: str, assignor: Assignor
+) -> None:
+    with closing(KafkaWorld(stack.kafka_bootstrap, topic_prefix, assignor)) as world:
+        one, two = Listener(), Listener()
+        first = world.member("m1", one).source
+        poll_until(lambda: len(one.owned) == 2, first)
+        first.pause(one.owned)
+        second = world.member("m2", two).source
+        poll_until(lambda: len(one.owned) == 1 and len(two.owned) == 1, first, second)
+        ((_, away),) = two.owned
+        second.close()
+        poll_until(lambda: len(one.owned) == 2, first)
+        world.send(["a"], away)
+        assert values(read(first, 1)) == ["a"]
+
+
 class Unwilling(Listener):
     def assigned(self, partitions: Sequence[Partition]) -> int:
         # The interpreter raises it, not a `raise`: the client itself cannot carry such an error on Python 3.11.

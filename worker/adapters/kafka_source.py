@@ -197,6 +197,7 @@ class KafkaSource:
             names = _names(places)
             self._epochs.update(dict.fromkeys(names, self._listener.assigned(names)))
         self._take(places)
+        self._consumer.resume(places)  # a pause from before they were revoked would hold on in the client, for ever
         _log.info("partitions_assigned", partitions=len(places))
 
     def _revoked(self, partitions: list[TopicPartition]) -> None:
