@@ -23,14 +23,14 @@ from worker.intake import Intake, IntakeLimits
 from worker.observe import Meter
 from worker.outcomes import Judged, Outcome
 from worker.ports import Publisher, ResultStore
-from worker.settings import Topics
 from worker.settle import SettleLimits, Settler
+from worker.topics import Topics
 from worker.watermark import Watermark
 from worker.work import Embedded, Received, Settleable
 
 TOPICS = Topics()
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0  # only a failure takes that long
 
 
 def job(name: str, photo: bytes = b"photo") -> AuthenticationJob:
@@ -121,6 +121,7 @@ class Member:
         if broker is not None:
             self.publisher: Publisher = MemoryPublisher(broker, name)
         self.source = source or MemorySource(broker or MemoryBroker({}), name)
+        self.threads: list[Body] = []
         self.intake = Intake(
             subscribe=self.source.subscribe, parse=parse, received=self.received, settle=self.inbox,
             watermark=self.watermark, budget=self.budget, meter=self.meter,
@@ -156,3 +157,19 @@ class Member:
             thread.join()
             if outlet is not None:
                 outlet.close()
+
+    def end(self) -> None:
+        """Leave nothing running, whatever state a test left this in: a client left behind can stop the whole run."""
+        self.watermark.drop(self.watermark.owned())
+        self.intake.request_stop()
+        deadline_s = time.monotonic() + PATIENCE_S
+        while any(thread.thread.is_alive() for thread in self.threads[:1]) and time.monotonic() < deadline_s:
+            self.inbox.take(0.01)  # what the intake still holds would make it wait for the end of its grace
+            self.received.take(0.01)
+        for outlet in (self.received, self.inbox):
+            outlet.close()
+        for thread in self.threads:
+            thread.thread.join(PATIENCE_S)
+        if not any(thread.thread.is_alive() for thread in self.threads):  # a client is not closed under its own thread
+            self.source.close()
+            self.publisher.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from time import monotonic
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from delivery_parts import PATIENCE_S, Member, eventually, job
 
 from devstack import Addresses
@@ -19,7 +20,7 @@ from worker.adapters.kafka import KafkaPublisher, KafkaSource, apply_topics, pla
 from worker.adapters.kafka_source import Assignor
 from worker.adapters.memory import MemoryResults
 from worker.ports import Partition
-from worker.settings import Topics
+from worker.topics import Topics
 
 pytestmark = pytest.mark.services
 JOBS, PARTITIONS = 200, 4
@@ -52,6 +53,7 @@ class World:
     topics: Topics
     results: MemoryResults
     assignor: Assignor
+    closing: ExitStack
 
     @property
     def group(self) -> str:
@@ -79,33 +81,37 @@ class World:
             client_config=self.config, group=self.group, instance=name, group_metadata=source.group_metadata,
             still_owned=member.watermark.still_owned,
         )  # fmt: skip
+        self.closing.callback(member.end)
         return member
 
     def answered(self) -> Counter[str]:
         """How often each job's input is named by a committed result."""
-        reader = Consumer(
-            {**self.config, "group.id": f"{self.group}.reader", "auto.offset.reset": "earliest",
-             "isolation.level": "read_committed", "enable.partition.eof": True, "enable.auto.commit": False}
-        )  # fmt: skip
-        reader.subscribe([self.topics.results, self.topics.dlq])
+        config = {
+            **self.config, "group.id": f"{self.group}.reader", "enable.auto.commit": False,
+            "isolation.level": "read_committed", "enable.partition.eof": True,
+        }  # fmt: skip
+        places = [(topic, number) for topic in (self.topics.results, self.topics.dlq) for number in range(PARTITIONS)]
         found: Counter[str] = Counter()
         ended: set[tuple[str, int]] = set()
-        while len(ended) < 2 * PARTITIONS:
-            message = reader.poll(PATIENCE_S)
-            assert message is not None, "the end of a partition was not reached: a transaction is still open"
-            if message.error():
-                ended.add((message.topic(), message.partition()))
-            else:
-                found[dict(message.headers())[headers.SRC].decode()] += 1
-        reader.close()
+        with closing(Consumer(config)) as reader:
+            reader.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in places])
+            while len(ended) < len(places):
+                message = reader.poll(PATIENCE_S)
+                assert message is not None, "the end of a partition was not reached: a transaction is still open"
+                if message.error():
+                    ended.add((message.topic(), message.partition()))
+                else:
+                    found[dict(message.headers())[headers.SRC].decode()] += 1
         return found
 
 
 @pytest.fixture(params=["cooperative-sticky", "range", "consumer"])
-def world(request: pytest.FixtureRequest, stack: Addresses, topic_prefix: str) -> World:
+def world(request: pytest.FixtureRequest, stack: Addresses, topic_prefix: str) -> Iterator[World]:
     config, topics = {"bootstrap.servers": stack.kafka_bootstrap}, Topics(prefix=topic_prefix)
     apply_topics(config, plan_topics(config, topics, partitions=PARTITIONS))
-    return World(config=config, topics=topics, results=MemoryResults(topics=topics), assignor=request.param)
+    results = MemoryResults(topics=topics)
+    with ExitStack() as ending:
+        yield World(config=config, topics=topics, results=results, assignor=request.param, closing=ending)
 
 
 def committed_records(world: World, *members: Member) -> int:
@@ -123,8 +129,6 @@ def test_a_rebalance_in_the_middle_loses_and_repeats_nothing(world: World) -> No
     eventually(lambda: committed_records(world, first, second) >= JOBS, "all results")
     second.stop()
     first.stop()
-    for member in (first, second):
-        member.publisher.close()
     found = world.answered()
     assert (len(found), set(found.values())) == (JOBS, {1})
     assert len(world.results.jobs) == JOBS
@@ -136,14 +140,10 @@ def test_a_death_between_the_two_commits_loses_and_repeats_nothing(world: World)
     with pytest.raises(Killed):
         doomed.threads[-1].join()
     written = len(world.results.jobs)
-    doomed.watermark.drop(doomed.watermark.owned())  # its hand-offs die with it
-    doomed.intake.request_stop()
-    doomed.threads[0].join()
+    doomed.end()  # its hand-offs die with it, its transaction stays open
     heir = world.member("slot-0").start()
     eventually(lambda: committed_records(world, doomed, heir) >= JOBS, "all results")
     heir.stop()
-    heir.publisher.close()
     found = world.answered()
     assert (len(found), set(found.values())) == (JOBS, {1})
     assert len(world.results.jobs) == JOBS >= written > 0
-    doomed.received.close()
