@@ -25,7 +25,8 @@ demo-recalibrate: ## Fit the demo's score calibration anew (about ten minutes of
 	@python=$$(scripts/setup.sh services); exec "$$python" -m demo.recalibrate
 
 test: ## Run every test but the chaos ones, on real services
-	@python=$$(scripts/setup.sh dev services); exec "$$python" -m pytest --ignore=tests/chaos $(ARGS)
+	@python=$$(scripts/setup.sh dev services); \
+	"$$python" -X faulthandler -m pytest --ignore=tests/chaos $(ARGS) || scripts/explain_death.sh $$?
 
 fuzz: ## Give the worker hostile images, messages, addresses and engines, and print how each ended
 	@python=$$(scripts/setup.sh dev); exec "$$python" -m tests.fuzz $(ARGS)
