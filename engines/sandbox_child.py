@@ -14,7 +14,14 @@ import sys
 import warnings
 from typing import Final
 
-from PIL import Image, ImageCms
+from PIL import (
+    Image,
+    ImageCms,
+    JpegImagePlugin,  # noqa: F401 (a plugin registers itself when it is imported)
+    MpoImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
 
 from engines.decode import DecodeLimits, decode_photograph
 from engines.sandbox_frames import LENGTH, NO_MEMORY, READY, packed
@@ -44,8 +51,8 @@ def main(argument: str) -> None:
 
 
 def _load_everything() -> None:
-    """Code that is loaded on first use could not be, once descriptors and memory are limited."""
-    Image.init()
+    """What is loaded on first use is loaded now, before descriptors and memory are limited."""
+    Image.preinit()
     ImageCms.createProfile("sRGB")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 

@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from tests.fuzz import addresses, images, messages, tampered
+from tests.fuzz import addresses, images, messages, mixed, tampered
 from tests.fuzz.findings import Findings, closing_line
+from worker.observe import configure_logs
 
 Part = Callable[[argparse.Namespace], list[Findings]]
 PARTS: dict[str, Part] = {
@@ -16,11 +17,13 @@ PARTS: dict[str, Part] = {
     "messages": lambda given: messages.run(given.messages, given.seed),
     "addresses": lambda given: addresses.run(),
     "engines": lambda given: tampered.run(given.engines, given.seed),
+    "mixed": lambda given: mixed.run(given.good_jobs, given.seed),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = _arguments(argv)
+    configure_logs(level="error", form="console")
     found: list[Findings] = []
     for name in given.parts or PARTS:
         began_s = time.monotonic()
@@ -43,6 +46,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--mutants", type=int, default=5000, help="mutants of images")
     parser.add_argument("--messages", type=int, default=2000, help="malformed messages")
     parser.add_argument("--engines", type=int, default=200, help="tampered engines")
+    parser.add_argument("--good-jobs", type=int, default=900, help="good jobs of the mixed run; one in ten is hostile")
     given = parser.parse_args(argv)
     if unknown := set(given.parts) - PARTS.keys():
         parser.error(f"no part {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
