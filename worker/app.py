@@ -65,13 +65,16 @@ from worker.watermark import Watermark
 _log = structlog.get_logger()
 
 
-def open_database(settings: Settings, *, application_name: str | None = None) -> sqlalchemy.Engine:
+def open_database(
+    settings: Settings, *, application_name: str | None = None, idle_in_transaction_ms: int = 60_000
+) -> sqlalchemy.Engine:
     """A pool of connections; nothing connects before the first use. PostgreSQL lists it under `application_name`."""
     chosen = settings.database
     return connect(
         chosen.url.get_secret_value(),
         pool_size=chosen.pool_size,
         statement_timeout_ms=chosen.statement_timeout_ms,
+        idle_in_transaction_ms=idle_in_transaction_ms,
         application_name=application_name or f"assay-{settings.kafka.instance}",
     )
 
@@ -274,7 +277,8 @@ def _ports(
     kafka = settings.kafka
     meter.engines(encoder.engines.values())
     points = open_failpoints(settings)
-    database = open_database(settings)
+    # Another waits for the rows of a worker that sleeps in its transaction.
+    database = open_database(settings, idle_in_transaction_ms=settings.database.statement_timeout_ms)
     results = PostgresResults(database, group=kafka.group, topics=kafka.topics, encoding=kafka.encoding)
     closing.callback(results.close)
     publisher = KafkaPublisher(

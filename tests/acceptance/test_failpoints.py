@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from demo.stand import new_stand
 from devstack import Addresses
-from engines.publish import seeded_model
 from schemas.job import AuthenticationJob
 from tests.acceptance.conftest import Deployment, assert_each_once, jobs
+from tests.acceptance.small import small_deployment
 from worker.adapters.failpoints import NAMES
 
 WRITTEN = NAMES[NAMES.index("after_postgres_commit") :]  # who dies there leaves rows behind
@@ -25,21 +23,9 @@ AT_THE_END = ("in_revoke", "before_close")  # passed only by a worker that hands
 
 @pytest.fixture(scope="module")
 def shared(stack: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    folder = tmp_path_factory.mktemp("failpoints")
-    seeded_model(folder / "models", "resnet18", 1, Ed25519PrivateKey.generate(), image_size=64)
-    settings = {
-        "ASSAY_ENGINES__MODELS_DIR": str(folder / "models"),
-        "ASSAY_ENGINES__ENCODERS": "{}",
-        "ASSAY_KAFKA__PARTITIONS": "2",
-        "ASSAY_KAFKA__STATIC_MEMBERSHIP": "true",  # or each successor waits for its predecessor's session to end
-    }
-    stand = new_stand(stack, folder / "stand", settings)
-    stand.assay("topics", "apply")
-    made = Shared(Deployment(stand=stand, bootstrap=stack.kafka_bootstrap))
-    yield made
-    for worker in made.deployment.workers:
-        if worker.process.poll() is None:
-            worker.kill()
+    # Static membership, or each successor waits for its predecessor's session to end.
+    with small_deployment(stack, tmp_path_factory.mktemp("failpoints"), ASSAY_KAFKA__STATIC_MEMBERSHIP="true") as made:
+        yield Shared(made)
 
 
 class Shared:

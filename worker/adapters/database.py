@@ -21,8 +21,9 @@ from worker.errors import ConfigurationError, ServiceUnavailable
 
 T = TypeVar("T")
 
-# SQLSTATE prefixes: connection, shutdown, failover to a read-only server, resources, ties, locks, statement timeout.
-TRANSIENT = ("08", "57P0", "25006", "53", "40001", "40P01", "55P03", "57014")
+# SQLSTATE prefixes: connection, shutdown, failover to a read-only server, a transaction that the server gave up while
+# this process slept, resources, ties, locks, statement timeout.
+TRANSIENT = ("08", "57P0", "25006", "25P03", "53", "40001", "40P01", "55P03", "57014")
 
 
 def connect(
@@ -30,10 +31,14 @@ def connect(
     *,
     pool_size: int = 4,
     statement_timeout_ms: int = 30_000,
+    idle_in_transaction_ms: int = 60_000,
     connect_timeout_s: int = 5,
     application_name: str = "assay",
 ) -> Engine:
-    """Make the pool; connections are opened when first used, and tested before each use."""
+    """Make the pool; connections are opened when first used, and tested before each use.
+
+    A process that is stopped in the middle of a transaction holds its locks no longer than `idle_in_transaction_ms`.
+    """
     database = create_engine(
         url,
         pool_size=pool_size,
@@ -43,7 +48,8 @@ def connect(
         connect_args={
             "connect_timeout": connect_timeout_s,
             "application_name": application_name,
-            "options": f"-c statement_timeout={statement_timeout_ms} -c timezone=UTC",
+            "options": f"-c statement_timeout={statement_timeout_ms} -c timezone=UTC"
+            f" -c idle_in_transaction_session_timeout={idle_in_transaction_ms}",
             "keepalives": 1,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
