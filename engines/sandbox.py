@@ -18,7 +18,7 @@ from typing import Final
 from engines.decode import Decoded, DecodeLimits, ImageFault
 from engines.sandbox_frames import LENGTH, READY, BrokenFrame, largest_answer, unpacked
 
-_START_S: Final = 30.0
+_START_S: Final = 60.0
 _OVERRUNS: Final = (-signal.SIGPROF, -signal.SIGXCPU)
 
 
