@@ -217,6 +217,13 @@ def test_the_outline_goes_once_around_a_cell() -> None:
     assert overlay.place(np.zeros((3, 3), np.bool_)) == "nowhere in particular"
 
 
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "EPS"])
+def test_a_report_decodes_no_kind_that_a_worker_would_not(kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, kind)
+    assert decode(buffer.getvalue(), 64) is None
+
+
 @pytest.mark.parametrize(
     ("value", "shown"), [(None, "not stated"), (0.5, "50.0 %"), (0.99999, "> 99.9 %"), (0.00001, "< 0.1 %")]
 )

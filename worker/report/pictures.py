@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 Pixels = NDArray[np.uint8]  # [height, width, 3], RGB
+KINDS = ("JPEG", "PNG", "WEBP")  # what a worker takes; Pillow's other decoders are not for strangers' files
 LARGEST_PIXELS = 64_000_000
 JPEG_QUALITY = 76
 
@@ -31,7 +32,7 @@ class Picture:
 def decode(data: bytes, longest_px: int) -> Pixels | None:
     """Decode a photograph upright, its longer side at most `longest_px`; None where it is no usable image."""
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as opened:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data), formats=KINDS) as opened:
             warnings.simplefilter("ignore")
             if opened.width * opened.height > LARGEST_PIXELS:
                 return None
@@ -39,7 +40,7 @@ def decode(data: bytes, longest_px: int) -> Pixels | None:
             upright = ImageOps.exif_transpose(opened).convert("RGB")
             upright.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
             return np.asarray(upright, dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises on bad files
+    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError):  # what Pillow raises on bad files
         return None
 
 
