@@ -40,7 +40,7 @@ def decode(data: bytes, longest_px: int) -> Pixels | None:
             upright = ImageOps.exif_transpose(opened).convert("RGB")
             upright.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
             return np.asarray(upright, dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError):  # what Pillow raises on bad files
+    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError):  # bad files do that
         return None
 
 
