@@ -8,11 +8,12 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from devstack import Devstack
-from tests.chaos.run import counts, run
+from tests.chaos.closing import close, told
+from tests.chaos.run import Run, run
 from tests.chaos.schedule import FULL, QUICK, Size
 from worker.observe import configure_logs
 
@@ -42,9 +43,22 @@ def _run(given: argparse.Namespace, stack: Devstack) -> int:
         sys.stdout.flush()
 
     made = run(_size(given), seed=given.seed, folder=given.out, stack=stack, say=say)
-    summary = {"seed": given.seed, "seconds": round(time.monotonic() - began_s), **counts(made), "faults": made.faults}
-    say(json.dumps(summary, indent=1))
-    return 1 if made.faults else 0
+    say("reading everything back")
+    verdict = close(made)
+    document = {**verdict.document, "held": verdict.held and not made.faults, "run": told(made)}
+    text = json.dumps(document, indent=1)
+    (given.out / "verdict.json").write_text(text + "\n")
+    say(text)
+    _keep_or_drop(given.out, made, failed=not document["held"])
+    return 0 if document["held"] else 1
+
+
+def _keep_or_drop(out: Path, made: Run, *, failed: bool) -> None:
+    """The workers' logs are of use where something went wrong."""
+    (out / "schedule.json").write_text(json.dumps([asdict(event) for event in made.events], indent=0) + "\n")
+    shutil.rmtree(out / "stand", ignore_errors=True)
+    if not failed:
+        shutil.rmtree(out / "workers", ignore_errors=True)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -24,17 +24,21 @@ ROOT = Path(__file__).resolve().parents[2]
 WATCH_S = 0.1
 BACK_OFF_S = 0.5  # between a death and the next start, as a supervisor has it
 STOP_DEADLINE_S = 45.0
-COMMITS = b'"commits_again"'
+COMMITS, STARTED = b'"commits_again"', b'"worker_started"'
+EXPECTED = frozenset({0, -signal.SIGKILL, 71, 72})  # 71 and 72: a fault of Kafka's ends the process by design
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """A place for one worker: `instance` is its stable name, `group` the deployment it belongs to."""
+    """A place for one worker: `instance` is its stable name, `group` the deployment it belongs to.
+
+    `through` changes the environment at each start: the way through the proxies.
+    """
 
     instance: str
     group: str
     environment: Mapping[str, str]
-    proxied: bool = False
+    through: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +51,27 @@ class Arming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a worker ended: `code` is negative for a signal. `asked` is what the harness did to it, if anything."""
+    """How a worker ended: `code` is negative for a signal. `asked` is what the harness did to it, if anything.
+
+    `began`: it had come so far that it heeds signals.
+    """
 
     at_ms: int
     instance: str
     code: int
     asked: str
     armed: Arming | None
+    began: bool
+
+    @property
+    def strange(self) -> bool:
+        """Whether no rule of the harness or of the worker explains it."""
+        cut_short = self.asked == "SIGTERM" and self.code == -signal.SIGTERM and not self.began
+        drained = self.asked != "SIGTERM" or self.code in (0, -signal.SIGKILL)
+        return not cut_short and not (drained and self.code in EXPECTED)
+
+    def __str__(self) -> str:
+        return f"{self.instance} ended with {self.code}" + (f" after {self.asked}" if self.asked else "")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,6 +80,7 @@ class Running:
     started_s: float
     armed: Arming | None
     asked: str = ""
+    began: bool = False
     resume_s: float | None = None  # when a stopped process goes on
 
 
@@ -201,7 +220,8 @@ class Fleet:
 
     def _start(self, place: _Place) -> None:
         armed = place.next.popleft() if place.next else None
-        settings = {**place.slot.environment, "ASSAY_KAFKA__INSTANCE": place.slot.instance}
+        through = place.slot.through or dict
+        settings = {**through(place.slot.environment), "ASSAY_KAFKA__INSTANCE": place.slot.instance}
         if armed is not None:
             settings["ASSAY_FAILPOINTS__ARMED"] = json.dumps({armed.name: armed.what})
             settings["ASSAY_FAILPOINTS__LOG"] = str(self.failpoint_log)
@@ -215,9 +235,10 @@ class Fleet:
 
     def _ended(self, place: _Place, running: Running) -> None:
         code, instance = int(running.process.returncode), place.slot.instance
-        self.exits.append(
-            Exit(at_ms=now_ms(), instance=instance, code=code, asked=running.asked, armed=running.armed)
-        )  # fmt: skip
+        ended = Exit(
+            at_ms=now_ms(), instance=instance, code=code, asked=running.asked, armed=running.armed, began=running.began
+        )
+        self.exits.append(ended)
         down_s = place.due_s if running.asked == "SIGTERM" and place.due_s is not None else BACK_OFF_S
         place.running, place.due_s = None, time.monotonic() + down_s
         if code == -signal.SIGKILL:
@@ -235,6 +256,8 @@ class Fleet:
             place.read_to = log.tell()
         *lines, place.rest = text.split(b"\n")
         for line in lines:
+            if STARTED in line and place.running is not None:
+                place.running.began = True
             if COMMITS in line:
                 self._commits(place, datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp())
 

@@ -38,6 +38,7 @@ SETTINGS = {
     "delivery.timeout.ms": DELIVERY_TIMEOUT_S * 1000,
     "queue.buffering.max.messages": 1_000_000,
     "client.id": "chaos-load",
+    "log_level": 0,
 }
 
 

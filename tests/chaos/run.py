@@ -1,4 +1,4 @@
-"""One chaos run from nothing to its verdict: services, deployments, load, schedule, quiescence, proof."""
+"""One chaos run: services, deployments, load, the schedule by the clock, and a wait until nothing is left to do."""
 
 from __future__ import annotations
 
@@ -6,123 +6,138 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from devstack import Devstack
 from tests.chaos import schedule as planned
+from tests.chaos.concurrent_reader import ConcurrentReader
 from tests.chaos.fleet import Arming, Fleet, Slot, now_ms, wait_until
 from tests.chaos.load import Load
+from tests.chaos.network import Network
+from tests.chaos.observation import Moment, ProcessSample, Reader
+from tests.chaos.reading import process_sample
 from tests.chaos.schedule import Event, Size, schedule
 from tests.chaos.services import Services
 from tests.chaos.watch import Watch
-from tests.chaos.world import World, new_world
+from tests.chaos.world import Group, World, new_world
 from worker.adapters.failpoints import NAMES
 
 READY_S = 60.0
 QUIET_S = 240.0
 MAKE_UP_S = 150.0
+ROUND_S = 22.0  # within which an armed point is reached, or another kind of work has to reach it
+SETTLED_S = 5.0
+WITNESS = "witness"  # lives through the whole run, unharmed
+OF_SERVICES = frozenset({"service_kill", "service_freeze", "backends"})
 Say = Callable[[str], None]
 
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """All that takes part in a run, and what came of it."""
+    """All that takes part in a run, and what came of it. `faults`: of the run itself, which no invariant tells."""
 
     size: Size
     seed: int
-    folder: Path
     say: Say
     world: World
     fleet: Fleet
     load: Load
     services: Services
+    network: Network
     watch: Watch
+    events: Sequence[Event]
     started_ms: int = field(default_factory=now_ms)
-    faults: list[str] = field(default_factory=list)  # of the run itself: what no invariant tells
+    samples: list[ProcessSample] = field(default_factory=list)
+    readers: list[Reader] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
 
 def run(size: Size, *, seed: int, folder: Path, stack: Devstack, say: Say) -> Run:
     """Play the whole run; the services are up before and after. Raises DevstackError when one does not come back."""
     world = new_world(stack.up(), folder)
     made = _made(world, size, seed, folder, stack, say)
+    readers = [_reader(made, group) for group in world.groups]
+    made.network.start()
     made.watch.start()
     made.fleet.start()
-    made.load.start()
     try:
-        _play(made)
+        _harm(made)
         _finish(made)
     finally:
-        made.load.stop()
-        codes = made.fleet.stop()
-        made.watch.stop()
-        made.services.keep_broker_log()
-    made.faults += [f"{name} ended with {code} after SIGTERM" for name, code in codes.items() if code != 0]
-    made.faults += [
-        f"{one.instance} ended with {one.code} after SIGTERM"
-        for one in made.fleet.exits
-        if one.asked == "SIGTERM" and one.code != 0
-    ]
+        _stop(made, readers)
+    made.faults += [str(one) for one in made.fleet.exits if one.strange]
+    made.faults += [f"not sent: {failure}" for failure in made.load.failures[:5]]
+    made.faults += [f"{name} acted {made.size.rounds - left} times" for name, left in _missing(made).items()]
     return made
 
 
 def _made(world: World, size: Size, seed: int, folder: Path, stack: Devstack, say: Say) -> Run:
-    slots = [
-        Slot(instance=f"{group.name}-{number}", group=group.name, environment=group.environment)
-        for group in world.groups
-        for number in range(size.workers)
-    ]
+    network = Network(world)
+    slots = [slot for group in world.groups for slot in _slots(group, size, network)]
+    harmed = {group.name: [s.instance for s in slots if s.group == group.name] for group in world.groups}
+    slots.append(_slot(world.groups[-1], WITNESS))
     return Run(
         size=size,
         seed=seed,
-        folder=folder,
         say=say,
         world=world,
         fleet=Fleet(slots, folder / "workers"),
         load=Load(world, seed=seed, jobs=size.jobs, rate_s=size.rate_s),
         services=Services(stack, world.addresses.superuser_url),
+        network=network,
         watch=Watch(world),
+        events=schedule(size, harmed, seed=seed),
     )
 
 
-def _play(made: Run) -> None:
+def _slots(group: Group, size: Size, network: Network) -> list[Slot]:
+    """The first worker of a group goes through the proxies. It asks for their address when it starts."""
+    return [
+        Slot(
+            instance=f"{group.name}-{number}", group=group.name, environment=group.environment,
+            through=network.through if number == 0 else None,
+        )
+        for number in range(size.workers)
+    ]  # fmt: skip
+
+
+def _slot(group: Group, instance: str) -> Slot:
+    return Slot(instance=instance, group=group.name, environment=group.environment)
+
+
+def _reader(made: Run, group: Group) -> ConcurrentReader:
+    return ConcurrentReader(made.world.kafka, [group.topics.results, group.topics.dlq], name=group.name).start()
+
+
+def _harm(made: Run) -> None:
     """The schedule, by the clock. Faults of services take their time, so they have a thread of their own."""
-    harmed = {group.name: [s.instance for s in made.fleet.slots(group.name)] for group in made.world.groups}
-    events = schedule(made.size, harmed, seed=made.seed)
+    made.load.start()
     began_s = time.monotonic()
-    apart = threading.Thread(target=_services, args=(made, events, began_s), name="services", daemon=True)
+    _wait_for(began_s + planned.LEAD_S)
+    _sample(made, "baseline")
+    apart = threading.Thread(target=_harm_services, args=(made, began_s), name="services", daemon=True)
     apart.start()
-    for event in (one for one in events if not one.kind.startswith(("service", "backends"))):
+    for event in (one for one in made.events if one.kind not in OF_SERVICES):
         _wait_for(began_s + event.at_s)
         _do(made, event)
     apart.join()
     _make_up(made)
 
 
-def _services(made: Run, events: Iterable[Event], began_s: float) -> None:
-    for event in events:
-        if event.kind.startswith(("service", "backends")):
-            _wait_for(began_s + event.at_s)
-            made.say(f"{event.at_s:5.0f} s: {event.kind} {event.target}")
-            try:
-                _to_service(made.services, event)
-            except Exception as error:  # the run is told as failed, not left hanging
-                made.faults.append(f"{event.kind} {event.target}: {error!r}")
-
-
-def _to_service(services: Services, event: Event) -> None:
-    match event.kind:
-        case "service_kill":
-            services.kill(event.target, event.seconds)
-        case "service_freeze":
-            services.freeze(event.target, event.seconds)
-        case "backends":
-            services.terminate_backends(event.target)
+def _harm_services(made: Run, began_s: float) -> None:
+    for event in (one for one in made.events if one.kind in OF_SERVICES):
+        _wait_for(began_s + event.at_s)
+        made.say(f"{event.kind} {event.target} (planned at {event.at_s:.0f} s); behind {made.watch.behind()}")
+        try:
+            _do(made, event)
+        except Exception as error:  # the run is told as failed, not left hanging
+            made.faults.append(f"{event.kind} {event.target}: {error!r}")
 
 
 def _do(made: Run, event: Event) -> None:
-    fleet = made.fleet
+    fleet, services = made.fleet, made.services
     match event.kind:
         case "kill":
             fleet.kill(event.target, then=[Arming(name=name, what=what) for name, what in event.arm])
@@ -134,54 +149,70 @@ def _do(made: Run, event: Event) -> None:
             fleet.join(_guest(made.world, event.target))
         case "leave":
             fleet.leave(event.target)
+        case "network":
+            made.network.play(event.target, event.seconds)
+        case "service_kill":
+            services.kill(event.target, event.seconds)
+        case "service_freeze":
+            services.freeze(event.target, event.seconds)
+        case "backends":
+            services.terminate_backends(event.target)
 
 
 def _guest(world: World, instance: str) -> Slot:
-    group = next(group for group in world.groups if instance == planned.guest(group.name))
-    return Slot(instance=instance, group=group.name, environment=group.environment)
+    return _slot(next(group for group in world.groups if instance == planned.guest(group.name)), instance)
 
 
 def _make_up(made: Run) -> None:
-    """Points that were not reached often enough are armed again, while the load goes on."""
+    """Points that were not reached often enough are armed again for their first hit, while the load goes on."""
     rng, until_s = random.Random(made.seed + 1), time.monotonic() + MAKE_UP_S
-    while (missing := _missing(made)) and time.monotonic() < until_s:
-        made.say(f"points to make up for: {dict(missing)}")
-        groups = [group.name for group in made.world.groups]
-        for place, name in enumerate(missing.elements()):
-            slots = made.fleet.slots(groups[place % len(groups)])
-            target = slots[place // len(groups) % made.size.workers].instance
-            name_and_hit = planned.arming(name, rng)
-            made.fleet.kill(target, then=[Arming(name=name_and_hit[0], what="kill@1")])
-            for event in planned.provoked(name, target, groups[place % len(groups)], 0.0):
-                threading.Timer(6.0 + event.at_s, _do, (made, event)).start()
-            if place % (len(groups) * made.size.workers) == len(groups) * made.size.workers - 1:
-                _wait_for(time.monotonic() + 12.0)
-        wait_until(lambda: not made.fleet.armed(), 25.0)
+    targets = [(group.name, f"{group.name}-{n}") for group in made.world.groups for n in range(made.size.workers)]
+    while (missing := list(_missing(made).elements())) and time.monotonic() < until_s:
+        made.say(f"points to make up for: {dict(Counter(missing))}")
+        rng.shuffle(targets)
+        for name, (group, instance) in zip(missing, targets, strict=False):
+            made.fleet.kill(instance, then=[Arming(name=name, what="kill@1")])
+            for event in planned.provoked(name, instance, group, planned.PROVOKED_AFTER_S):
+                threading.Timer(event.at_s, _do, (made, event)).start()
+        wait_until(lambda: not made.fleet.armed(), ROUND_S)
 
 
 def _missing(made: Run) -> Counter[str]:
-    hits = made.fleet.hits()
-    return Counter(
-        {name: made.size.rounds - hits.get(name, 0) for name in NAMES if hits.get(name, 0) < made.size.rounds}
-    )
+    hits, wanted = made.fleet.hits(), made.size.rounds
+    return Counter({name: wanted - hits.get(name, 0) for name in NAMES if hits.get(name, 0) < wanted})
 
 
 def _finish(made: Run) -> None:
     """No more harm: the rest of the load, and then until nothing is left to do."""
+    made.network.clear()
     made.fleet.disarm()
     made.load.hold = False
+    made.say(f"no more harm; {made.load.sent} sent, behind {made.watch.behind()}")
     made.load.join()
-    quiet = wait_until(made.watch.finished, QUIET_S, every_s=1.0)
-    if not quiet:
+    if not wait_until(made.watch.finished, QUIET_S, every_s=1.0):
         made.faults.append(f"not quiet within {QUIET_S:.0f} s: {made.watch.behind()} records behind")
+    made.say(f"quiet; {made.load.sent} sent")
+    _wait_for(time.monotonic() + SETTLED_S)
+    _sample(made, "end")
+
+
+def _stop(made: Run, readers: Sequence[ConcurrentReader]) -> None:
+    made.load.stop()
+    codes = made.fleet.stop()
+    made.network.stop()
+    made.watch.stop()
+    made.readers += [reader.stop() for reader in readers]
+    made.services.keep_broker_log()
+    made.faults += [f"{name} ended with {code} after SIGTERM" for name, code in codes.items() if code != 0]
+
+
+def _sample(made: Run, moment: Moment) -> None:
+    pid = made.fleet.pids().get(WITNESS)
+    if pid is None:
+        made.faults.append(f"the {WITNESS} is not alive at the {moment}")
+    else:
+        made.samples.append(process_sample(pid, WITNESS, moment))
 
 
 def _wait_for(moment_s: float) -> None:
     threading.Event().wait(max(0.0, moment_s - time.monotonic()))
-
-
-def counts(made: Run) -> Mapping[str, object]:
-    """What was done, for the summary."""
-    kills = Counter(f"{kill.service} {kill.how}" for kill in (*made.fleet.kills, *made.services.kills))
-    codes = Counter(one.code for one in made.fleet.exits)
-    return {"kills": dict(kills), "failpoints": made.fleet.hits(), "exits": dict(codes), "starts": made.fleet.starts}

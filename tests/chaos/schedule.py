@@ -165,7 +165,7 @@ def _storms(size: Size, groups: Mapping[str, Sequence[str]], rng: random.Random)
     for group in groups:
         for at_s in _spread(size.storms, size, rng):
             events.append(Event(at_s=at_s, kind="join", target=guest(group)))
-            events.append(Event(at_s=at_s + rng.uniform(4.0, 10.0), kind="leave", target=guest(group)))
+            events.append(Event(at_s=at_s + rng.uniform(8.0, 14.0), kind="leave", target=guest(group)))
     return events
 
 
