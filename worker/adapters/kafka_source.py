@@ -22,6 +22,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from schemas.message import InputRecord, Source
 from worker.adapters.kafka_errors import EXIT_KAFKA, check_consumer_error, no_answer, raise_fatal
+from worker.adapters.kafka_topic_ids import TopicIds
 from worker.errors import AbortTransaction, Fatal
 from worker.ports import Partition, RebalanceListener
 
@@ -35,6 +36,9 @@ READ_SETTINGS: Mapping[str, Any] = {
     "enable.auto.commit": False,
     "isolation.level": "read_committed",
     "auto.offset.reset": "error",
+    "metadata.recovery.strategy": "none",  # see kafka_publisher
+    "socket.timeout.ms": 30_000,  # a connection whose broker has gone without a word is given up after this
+    "fetch.max.bytes": 8 * 1024 * 1024,  # on a thin line an answer must come within the time above
     "queued.max.messages.kbytes": 131_072,
     "fetch.queue.backoff.ms": 20,
     "fetch.error.backoff.ms": 100,
@@ -69,6 +73,7 @@ class KafkaSource:
             "error_cb": _log_client_error,
         }
         self._consumer = Consumer(config, logger=logging.getLogger("librdkafka"))
+        self._topic_ids = TopicIds(client_config, topics)
         self._listener: RebalanceListener | None = None
         self._closing = False
         self._failure: BaseException | None = None  # what a rebalance raised
@@ -114,6 +119,7 @@ class KafkaSource:
         """Leave the group; the listener hears of the partitions that are given up. Raises what it raised."""
         self._closing = True
         self._consumer.close()
+        self._topic_ids.close()
         self._metadata = None
         self._epochs.clear()
         self._raise_kept()
@@ -147,6 +153,7 @@ class KafkaSource:
         if now_s - self._lag_read_s >= LAG_EVERY_S:
             self._lag_read_s = now_s
             self._lag = {partition: self._behind(partition) for partition in self._epochs}
+        self._topic_ids.check()
 
     def _behind(self, partition: Partition) -> int:
         try:
