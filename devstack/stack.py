@@ -61,6 +61,19 @@ class Devstack:
             self._file.write(state.with_held(True))
             return _addresses(state)
 
+    def restart(self, name: str) -> None:
+        """Start the service `name` anew with its ports and data, ending what is left of it; the others are not touched.
+
+        Raises DevstackError, also where its ports were taken meanwhile.
+        """
+        with self._exclusively():
+            state = self._file.read() or new_state()
+            (service,) = (one for one in self._services(state) if one.name == name)
+            ports = dict(state.ports)
+            state = self._await(service, self._launch(service, state, renew=False))
+            if state.ports != ports:
+                raise StartFailed(f"{name} came back on other ports: {ports} are now {state.ports}")
+
     def down(self) -> None:
         """Stop what is running; data and logs stay. Raises DevstackError."""
         if self.state_dir.exists():

@@ -37,7 +37,7 @@ class Services:
             process.kill()
         self.kills.append(KillRecord(at_ms=now_ms(), service=name, how="SIGKILL"))
         time.sleep(down_s)
-        self._start()
+        self._start(name)
         self.returns.append((name, now_ms()))
 
     def freeze(self, name: str, seconds: float) -> None:
@@ -75,10 +75,10 @@ class Services:
         process = psutil.Process(found)
         return [process, *process.children(recursive=True)]
 
-    def _start(self) -> None:
+    def _start(self, name: str) -> None:
         for left in reversed(range(START_TRIES)):
             try:
-                self._stack.up()
+                self._stack.restart(name)
             except DevstackError:  # PostgreSQL waits for the last of its killed children to let go of its memory
                 if not left:
                     raise
