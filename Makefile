@@ -10,7 +10,7 @@ ifeq ($(OFFLINE),1)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: help setup demo demo-recalibrate test lint fuzz format bench ci lock clean devstack-up devstack-status devstack-down
+.PHONY: help setup demo demo-recalibrate test lint fuzz chaos chaos-quick format bench ci lock clean devstack-up devstack-status devstack-down
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -34,6 +34,14 @@ fuzz: ## Give the worker hostile images, messages, addresses and engines, and pr
 lint: ## Check style, formatting and types
 	@python=$$(scripts/setup.sh dev); \
 	"$$python" -m ruff check . && "$$python" -m ruff format --check . && "$$python" -m mypy
+
+chaos-quick: ## Kill, freeze and cut off everything for some minutes, and prove that no job was lost or told twice
+	@python=$$(scripts/setup.sh dev services); exec "$$python" -m tests.chaos quick $(CHAOS) $(ARGS)
+
+chaos: ## The same at full length, about an hour; MINUTES=n and SEED=n choose
+	@python=$$(scripts/setup.sh dev services); exec "$$python" -m tests.chaos full $(CHAOS) $(ARGS)
+
+CHAOS := $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 format: ## Format the code and apply safe fixes
 	@python=$$(scripts/setup.sh dev); "$$python" -m ruff check --fix . ; "$$python" -m ruff format .

@@ -14,12 +14,12 @@ from pathlib import Path
 from devstack import Devstack
 from tests.chaos.closing import close, told
 from tests.chaos.run import Run, run
-from tests.chaos.schedule import FULL, QUICK, Size
+from tests.chaos.schedule import FULL, QUICK, SMOKE, Size
 from worker.observe import configure_logs
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(__file__).resolve().parent / "out"
-SIZES = {"quick": QUICK, "full": FULL}
+SIZES = {"smoke": SMOKE, "quick": QUICK, "full": FULL}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -64,6 +64,10 @@ class Size:
     network: int
 
 
+SMOKE = Size(
+    jobs=600, rate_s=10.0, duration_s=60.0, workers=1, rounds=0, kills=3, freezes=1, terms=1, storms=1,
+    service_kills=0, service_freezes=0, backends=1, network=2,
+)  # fmt: skip
 QUICK = Size(
     jobs=20_000, rate_s=60.0, duration_s=320.0, workers=2, rounds=2, kills=34, freezes=6, terms=6, storms=3,
     service_kills=3, service_freezes=1, backends=1, network=24,
@@ -137,7 +141,7 @@ def _services(size: Size, rng: random.Random) -> list[Event]:
     events += [("service_freeze", name) for name in ("kafka", "postgres") for _ in range(size.service_freezes)]
     events += [("backends", "assay_worker")] * size.backends
     rng.shuffle(events)
-    gap_s = max(SERVICE_GAP_S, (size.duration_s - LEAD_S) / len(events))
+    gap_s = max(SERVICE_GAP_S, (size.duration_s - LEAD_S) / max(1, len(events)))
     return [
         Event(
             at_s=LEAD_S + place * gap_s + rng.uniform(0.0, 4.0), kind=kind, target=name, seconds=rng.uniform(0.5, 3.0)
