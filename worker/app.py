@@ -74,6 +74,7 @@ def open_database(
         chosen.url.get_secret_value(),
         pool_size=chosen.pool_size,
         statement_timeout_ms=chosen.statement_timeout_ms,
+        lock_timeout_ms=chosen.lock_timeout_ms,
         idle_in_transaction_ms=idle_in_transaction_ms,
         application_name=application_name or f"assay-{settings.kafka.instance}",
     )
@@ -278,7 +279,7 @@ def _ports(
     meter.engines(encoder.engines.values())
     points = open_failpoints(settings)
     # Another waits for the rows of a worker that sleeps in its transaction.
-    database = open_database(settings, idle_in_transaction_ms=settings.database.statement_timeout_ms)
+    database = open_database(settings, idle_in_transaction_ms=settings.database.idle_in_transaction_ms)
     results = PostgresResults(database, group=kafka.group, topics=kafka.topics, encoding=kafka.encoding)
     closing.callback(results.close)
     publisher = KafkaPublisher(

@@ -99,7 +99,15 @@ class DatabaseSettings(Group):
         SecretStr("postgresql+psycopg://assay_worker@127.0.0.1:5432/assay"), description="SQLAlchemy URL, psycopg 3"
     )
     pool_size: int = Field(4, ge=2, le=64, description="connections a pool; a worker has two pools")
-    statement_timeout_ms: int = Field(10_000, ge=100, description="longest statement before it counts as a failure")
+    statement_timeout_ms: int = Field(
+        10_000,
+        ge=100,
+        description="longest statement before it counts as a failure; a server that is silent 2 s longer is away",
+    )
+    lock_timeout_ms: int = Field(3_000, ge=10, description="longest wait for a lock before it counts as a failure")
+    idle_in_transaction_ms: int = Field(
+        10_000, ge=100, description="longest rest of a worker in a transaction; PostgreSQL then frees its rows"
+    )
 
     @field_validator("url")
     @classmethod
