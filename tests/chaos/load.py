@@ -137,7 +137,8 @@ def _sending(rng: random.Random, group: Group, name: str) -> Sending:
         return _malformed(rng, group, name)
     job = _job(rng, name, views=2 if kind > 1 - TWO_VIEWS else 1)
     if kind < MALFORMED + LATE:
-        late = replace(job, deadline=job.submitted_at - timedelta(minutes=1))
+        past = job.submitted_at - timedelta(minutes=2)
+        late = replace(job, submitted_at=past, deadline=past + timedelta(minutes=1))
         return _of(rng, group, late, expects=ErrorCode.DEADLINE_EXCEEDED)
     if kind < MALFORMED + LATE + BLANK:
         view = job.views[0]

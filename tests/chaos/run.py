@@ -115,6 +115,8 @@ def _harm(made: Run) -> None:
     """The schedule, by the clock. Faults of services take their time, so they have a thread of their own."""
     made.load.start()
     began_s = time.monotonic()
+    if not wait_until(lambda: any(name == WITNESS for _, name in made.fleet.commits), READY_S):
+        made.faults.append(f"the {WITNESS} has committed nothing within {READY_S:.0f} s")
     _wait_for(began_s + planned.LEAD_S)
     _sample(made, "baseline")
     apart = threading.Thread(target=_harm_services, args=(made, began_s), name="services", daemon=True)
@@ -190,7 +192,8 @@ def _finish(made: Run) -> None:
     made.say(f"no more harm; {made.load.sent} sent, behind {made.watch.behind()}")
     made.load.join()
     if not wait_until(made.watch.finished, QUIET_S, every_s=1.0):
-        made.faults.append(f"not quiet within {QUIET_S:.0f} s: {made.watch.behind()} records behind")
+        behind = f"{made.watch.behind()} records behind; {made.watch.trouble}"
+        made.faults.append(f"not quiet within {QUIET_S:.0f} s: {behind}")
     made.say(f"quiet; {made.load.sent} sent")
     _wait_for(time.monotonic() + SETTLED_S)
     _sample(made, "end")

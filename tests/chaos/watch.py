@@ -9,8 +9,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tests.chaos.fleet import now_ms
 from tests.chaos.observation import OffsetSample
@@ -29,9 +28,10 @@ class Watch:
         self.samples: list[OffsetSample] = []
         self._groups = world.groups
         self._kafka = world.kafka
-        self._admin = AdminClient({**world.kafka, "log_level": 0})
-        self._askers = {group.group_id: _asker(world, group) for group in world.groups}
+        self._lock = threading.Lock()
+        self._askers: dict[str, Consumer] = {}
         self._known: dict[str, list[Place]] = {}
+        self.trouble = ""  # why the last question had no answer
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -48,17 +48,15 @@ class Watch:
 
     def finished(self) -> bool:
         """Whether no data record stands at or above any group's committed offset."""
-        try:
-            return all(not self._unread(self._open_places(group)) for group in self._groups)
-        except KafkaException:
-            return False
+        return all(self._finished(group) for group in self._groups)
 
     def _run(self) -> None:
         while not self._ending.wait(SAMPLE_S):
             for group in self._groups:
                 try:
                     found = self._committed(group)
-                except KafkaException:
+                except KafkaException as failure:
+                    self._give_up(group, failure)
                     continue
                 seen_ms = now_ms()
                 self.samples += [
@@ -66,10 +64,18 @@ class Watch:
                     for (topic, partition), offset in found.items()
                 ]
 
+    def _finished(self, group: Group) -> bool:
+        try:
+            return not self._unread(self._open_places(group))
+        except KafkaException as failure:
+            self._give_up(group, failure)
+            return False
+
     def _behind(self, group: Group) -> int:
         try:
             return sum(high - offset for (offset, high) in self._open_places(group).values())
-        except KafkaException:
+        except KafkaException as failure:
+            self._give_up(group, failure)
             return -1
 
     def _open_places(self, group: Group) -> dict[Place, tuple[int, int]]:
@@ -80,21 +86,34 @@ class Watch:
 
     def _committed(self, group: Group) -> dict[Place, int]:
         places = [TopicPartition(*place) for place in self._places(group)]
-        found = self._askers[group.group_id].committed(places, timeout=ANSWER_S)
+        found = self._asker(group).committed(places, timeout=ANSWER_S)
         return {(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
 
     def _ends(self, group: Group) -> dict[Place, int]:
-        asked = {TopicPartition(*place): OffsetSpec.latest() for place in self._places(group)}
-        isolation = IsolationLevel.READ_UNCOMMITTED
-        futures = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_S)
-        return {(p.topic, p.partition): future.result(ANSWER_S + 1).offset for p, future in futures.items()}
+        asker = self._asker(group)
+        return {p: asker.get_watermark_offsets(TopicPartition(*p), timeout=ANSWER_S)[1] for p in self._places(group)}
 
     def _places(self, group: Group) -> list[Place]:
         if group.group_id not in self._known:
-            found = self._admin.list_topics(timeout=ANSWER_S).topics
+            found = self._asker(group).list_topics(timeout=ANSWER_S).topics
             names = group.topics.consumed
             self._known[group.group_id] = [(name, number) for name in names for number in found[name].partitions]
         return self._known[group.group_id]
+
+    def _asker(self, group: Group) -> Consumer:
+        """Asks for offsets and joins nothing. (The admin client's own request for committed offsets ends the process
+        where the coordinator is loading: librdkafka 2.15 takes it for a member of the group.)"""
+        with self._lock:
+            if group.group_id not in self._askers:
+                config = {"group.id": group.group_id, "enable.auto.commit": False, "log_level": 0}
+                self._askers[group.group_id] = Consumer({**self._kafka, **config})
+            return self._askers[group.group_id]
+
+    def _give_up(self, group: Group, failure: KafkaException) -> None:
+        """Ask with another client next time: one that has seen a broker die may hold on to what it knew."""
+        self.trouble = str(failure)
+        with self._lock:
+            self._askers.pop(group.group_id, None)
 
     def _unread(self, places: Mapping[Place, tuple[int, int]]) -> bool:
         """Whether a committed data record stands between the offset and the end of any place."""
@@ -110,12 +129,6 @@ class Watch:
             return not _all_at_end(consumer, len(places))
         finally:
             consumer.close()
-
-
-def _asker(world: World, group: Group) -> Consumer:
-    """Asks for committed offsets and joins nothing. (The admin client's own request for them ends the process where
-    the coordinator is loading: librdkafka 2.15 takes it for a member of the group.)"""
-    return Consumer({**world.kafka, "group.id": group.group_id, "enable.auto.commit": False, "log_level": 0})
 
 
 def _all_at_end(consumer: Consumer, count: int) -> bool:
