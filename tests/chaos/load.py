@@ -28,7 +28,7 @@ from tests.chaos.world import TENANTS, Group, World
 
 # Shares of the submissions; what is left are good jobs of one view.
 TWO_VIEWS, LATE, BLANK, MALFORMED = 0.10, 0.02, 0.02, 0.02
-AGAIN, CONFLICT, TRACED = 0.04, 0.02, 0.1  # of the good ones
+AGAIN, CONFLICT, TWIN, TRACED = 0.04, 0.02, 0.04, 0.1  # of the good ones
 FORGED, ODD = 0.35, 0.15
 LATER = 300  # submissions until a job comes again, at most
 DELIVERY_TIMEOUT_S = 180
@@ -48,6 +48,7 @@ class Sending:
 
     message: Encoded
     submission: Submission
+    job: AuthenticationJob
 
 
 class Load:
@@ -148,7 +149,7 @@ def _sending(rng: random.Random, group: Group, name: str) -> Sending:
 
 
 def _again(rng: random.Random, group: Group, sending: Sending, name: str) -> Sending | None:
-    """The same bytes, or other content under the same id, perhaps through another topic; mostly nothing."""
+    """The same bytes, other content under the same id, or the same photographs under another; mostly nothing."""
     kind, topic = rng.random(), _topic(rng, group)
     if kind < AGAIN:
         return replace(sending, submission=replace(sending.submission, topic=topic))
@@ -156,6 +157,8 @@ def _again(rng: random.Random, group: Group, sending: Sending, name: str) -> Sen
         assert sending.submission.tenant is not None
         other = _job(rng, name, views=1)
         return _of(rng, group, _digested(replace(other, tenant=sending.submission.tenant)))
+    if kind < AGAIN + CONFLICT + TWIN:
+        return _of(rng, group, _digested(replace(sending.job, job_id=f"twin-{name}")))
     return None
 
 
@@ -196,7 +199,7 @@ def _of(rng: random.Random, group: Group, job: AuthenticationJob, *, expects: Er
         payload_digest=job.payload_digest,
         expects_dead_code=expects,
     )
-    return Sending(message=message, submission=submission)
+    return Sending(message=message, submission=submission, job=job)
 
 
 def _malformed(rng: random.Random, group: Group, name: str) -> Sending:
@@ -214,7 +217,7 @@ def _malformed(rng: random.Random, group: Group, name: str) -> Sending:
         tenant=None, job_id=None, payload_digest="", well_formed=False, expects_dead_code=code,
         value_digest=sha256(message.value).hexdigest(),
     )  # fmt: skip
-    return Sending(message=message, submission=submission)
+    return Sending(message=message, submission=submission, job=good.job)
 
 
 def _topic(rng: random.Random, group: Group) -> str:

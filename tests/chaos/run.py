@@ -214,7 +214,7 @@ def _sample(made: Run, moment: Moment) -> None:
     if pid is None:
         made.faults.append(f"the {WITNESS} is not alive at the {moment}")
     else:
-        made.samples.append(process_sample(pid, WITNESS, moment))
+        made.samples.append(process_sample(pid, f"{WITNESS} {pid}", moment))
 
 
 def _wait_for(moment_s: float) -> None:
