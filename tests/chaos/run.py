@@ -117,7 +117,7 @@ def _harm(made: Run) -> None:
     began_s = time.monotonic()
     if not wait_until(lambda: any(name == WITNESS for _, name in made.fleet.commits), READY_S):
         made.faults.append(f"the {WITNESS} has committed nothing within {READY_S:.0f} s")
-    _wait_for(began_s + planned.LEAD_S)
+    _wait_for(max(began_s + planned.LEAD_S, time.monotonic() + 2 * SETTLED_S))  # its pools and clients are all open
     _sample(made, "baseline")
     apart = threading.Thread(target=_harm_services, args=(made, began_s), name="services", daemon=True)
     apart.start()
