@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from schemas.canonical import canonical_json, instant_text, parse_instant
+from schemas.canonical import canonical_json, parse_instant
 from schemas.invalid import InvalidMessage
 
 GENESIS = bytes(32)
@@ -147,23 +147,21 @@ def root_of(entries: Iterable[Entry]) -> bytes:
 
 def row_digest(row: Row, job: Row | None) -> bytes:
     """Over the columns of a verdict's row and of its job's; `job` is None where there is none."""
-    facts: dict[str, object] = {name: _plain(row[name]) for name in ROW_COLUMNS}
-    facts["job"] = None if job is None else [_plain(job[name]) for name in JOB_COLUMNS]
+    facts: dict[str, object] = {name: _cell(row[name]) for name in ROW_COLUMNS}
+    facts["job"] = None if job is None else [_cell(job[name]) for name in JOB_COLUMNS]
     return sha256(canonical_json(facts)).digest()
 
 
 def views_digest(views: Iterable[Row]) -> bytes:
     """Over the columns of a verdict's views, in any order of them."""
-    facts = [
-        [_plain(view[name]) for name in VIEW_COLUMNS] for view in sorted(views, key=lambda view: str(view["view"]))
-    ]
+    facts = [[_cell(view[name]) for name in VIEW_COLUMNS] for view in sorted(views, key=lambda view: str(view["view"]))]
     return sha256(canonical_json(facts)).digest()
 
 
 def record_digest(record: Row) -> bytes:
     """Over a record of an erasure or of a dropped month: id, tenant, kind, by, why, at and facts."""
     names = ("id", "tenant", "kind", "by", "why", "at", "facts")
-    return sha256(canonical_json({name: _plain(record[name]) for name in names})).digest()
+    return sha256(canonical_json({name: _cell(record[name]) for name in names})).digest()
 
 
 def head_message(signed: SignedHead) -> bytes:
@@ -193,20 +191,11 @@ def read_head(message: bytes) -> SignedHead:
         raise ValueError(f"no head of the ledger: {error!r}") from error
 
 
-def _plain(value: object) -> object:
-    match value:
-        case float() if not math.isfinite(value):
-            return str(value)  # JSON has no word for it
-        case UUID():
-            return str(value)
-        case datetime():
-            return instant_text(value)
-        case dict():
-            return {str(name): _plain(item) for name, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case _:
-            return value
+def _cell(value: object) -> object:
+    """A column's value where JSON has no word for it; what is inside jsonb is JSON already."""
+    if isinstance(value, UUID) or (isinstance(value, float) and not math.isfinite(value)):
+        return str(value)
+    return value
 
 
 def _text(value: object) -> str:
