@@ -151,7 +151,7 @@ def _s3(settings: Settings) -> S3Options:
     return S3Options(buckets=chosen.s3_buckets, endpoint_url=chosen.s3_endpoint, total_timeout_s=chosen.timeout_s)
 
 
-def open_cache(settings: Settings, encoder: SessionEncoder) -> ProbeCache:
+def open_cache(settings: Settings, encoder: SessionEncoder, meter: Meter) -> ProbeCache:
     redis = settings.redis
     if not redis.cache or redis.url is None or redis.mac_key is None:
         return NoProbeCache()
@@ -161,24 +161,30 @@ def open_cache(settings: Settings, encoder: SessionEncoder) -> ProbeCache:
         engines=encoder.engines,
         decoder="full" if settings.engines.full_decode else "reduced",
         ttl_s=redis.cache_ttl_s,
+        failed=meter.redis("cache"),
     )
 
 
-def open_status(settings: Settings) -> JobStatus | None:
+def open_status(settings: Settings, meter: Meter) -> JobStatus | None:
     redis = settings.redis
-    return RedisJobStatus(redis.url.get_secret_value(), ttl_s=redis.status_ttl_s) if redis.url else None
+    if redis.url is None:
+        return None
+    return RedisJobStatus(redis.url.get_secret_value(), ttl_s=redis.status_ttl_s, failed=meter.redis("status"))
 
 
-def open_gallery(settings: Settings) -> PostgresGallery:
+def open_gallery(settings: Settings, meter: Meter | None = None) -> PostgresGallery:
     """The mirror; a moved revision is heard of through Redis where there is one, and polled for in any case."""
     chosen = settings.gallery
-    bell = open_bell(settings)
+    bell = open_bell(settings, meter)
     wait = bell.wait if bell else None
     return PostgresGallery(open_database(settings), max_medoids=chosen.max_medoids, poll_s=chosen.poll_s, wait=wait)
 
 
-def open_bell(settings: Settings) -> GalleryBell | None:
-    return GalleryBell(settings.redis.url.get_secret_value()) if settings.redis.url else None
+def open_bell(settings: Settings, meter: Meter | None = None) -> GalleryBell | None:
+    if settings.redis.url is None:
+        return None
+    url = settings.redis.url.get_secret_value()
+    return GalleryBell(url, failed=meter.redis("bell")) if meter else GalleryBell(url)
 
 
 def open_source(settings: Settings) -> KafkaSource:
@@ -244,7 +250,7 @@ def build_worker(settings: Settings, *, encoders: Callable[[Settings], SessionEn
     meter = Meter(max_batch_images=settings.batch.max_images)
     watermark = Watermark()
     source = open_source(settings)
-    gallery = open_gallery(settings).start()
+    gallery = open_gallery(settings, meter).start()
     closing.callback(gallery.close)
     pipeline = Pipeline(
         _ports(settings, encoder, source, gallery, watermark, meter, closing),
@@ -299,11 +305,11 @@ def _ports(
         attempts=PostgresAttempts(database, instance=kafka.instance, process=uuid4()),
         matcher=NumpyMatcher(),
         gallery=gallery,
-        cache=open_cache(settings, encoder),
+        cache=open_cache(settings, encoder, meter),
         judge=_judge(settings, meter, closing),
         results=results,
         publisher=publisher,
-        status=open_status(settings),
+        status=open_status(settings, meter),
     )
     return _with_failpoints(ports, points, database) if points else ports
 

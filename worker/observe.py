@@ -52,6 +52,9 @@ class Meter:
             ["name", "digest", "backend", "precision", "embedding_space"],
             registry=r,
         )
+        self.redis_failures = Counter(
+            "assay_redis_failures", "Failures of Redis that were gone around", ["use", "reason"], registry=r
+        )
         self.degraded = Gauge("assay_degraded", "1 while a fallback engine serves", registry=r)
 
     def batch(self, *, images: int, flush: str) -> None:
@@ -76,6 +79,10 @@ class Meter:
             self.jobs.labels(outcome_of(output)).inc()
             if code := dict(output.headers).get(headers.ERROR_CODE):
                 self.rejections.labels(code.decode()).inc()
+
+    def redis(self, use: str) -> Callable[[str], None]:
+        """What counts the failures of one use of Redis: cache, status or bell."""
+        return lambda reason: self.redis_failures.labels(use, reason).inc()
 
     def engines(self, engines: Iterable[EngineUse]) -> None:
         for e in engines:

@@ -8,7 +8,7 @@ import time
 import redis
 import structlog
 
-from worker.adapters.redis_cache import connected
+from worker.adapters.redis_cache import Failed, connected
 
 CHANNEL = "assay.gallery"
 TIMEOUT_S = 1.0
@@ -18,16 +18,18 @@ _log = structlog.get_logger()
 class GalleryBell:
     """`ring` is ReferenceStore's `announce`, `wait` PostgresGallery's; neither raises. `wait` is for one thread."""
 
-    def __init__(self, url: str, *, channel: str = CHANNEL) -> None:
+    def __init__(self, url: str, *, channel: str = CHANNEL, failed: Failed = lambda reason: None) -> None:
         self._redis = connected(url, TIMEOUT_S)
         self._channel = channel
+        self._failed = failed
         self._listening: redis.client.PubSub | None = None
         self._closed = threading.Event()
 
     def ring(self, tenant: str, revision: int) -> None:
         try:
             self._redis.publish(self._channel, f"{tenant} {revision}")
-        except (redis.RedisError, OSError) as error:
+        except Exception as error:  # see redis_cache.Breaker
+            self._failed("away")
             _log.warning("gallery_bell_silent", error=type(error).__name__)
 
     def wait(self, seconds: float) -> None:
@@ -36,7 +38,8 @@ class GalleryBell:
         try:
             while (left_s := end_s - time.monotonic()) > 0 and not self._heard(left_s):
                 continue
-        except (redis.RedisError, OSError) as error:
+        except Exception as error:  # see redis_cache.Breaker
+            self._failed("away")
             self._listening = None
             _log.warning("gallery_bell_silent", error=type(error).__name__)
             self._closed.wait(max(end_s - time.monotonic(), 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -21,34 +22,72 @@ from worker.ports import EncodeView
 
 TIMEOUT_S = 0.1
 REST_S = 5.0
+EXPECTED_S = 0.02  # what a call may take; the cache's calls are two a batch
+SLOW_SHARE = 0.1  # of all time may go beyond that
+CREDIT_CALLS = 10  # saved up: as many calls may take until their timeout
 
 Answer = TypeVar("Answer")
 Clock = Callable[[], float]
+Failed = Callable[[str], None]
 _log = structlog.get_logger()
 
 
-class Breaker:
-    """Calls a Redis that may be away: a failure is counted and gives the fallback, and the next seconds do not try.
+def _untold(_reason: str) -> None:
+    """Nobody counts."""
 
-    `failures` counts calls that failed, not those that rested.
+
+class Breaker:
+    """Calls a Redis that may be away or slow: a failure gives the fallback, and the next seconds do not try.
+
+    Calls may take a tenth of all time beyond what is expected of them, so that a slow Redis cannot slow the worker
+    much further. `failures` counts failed calls and rests for slowness, not the calls that rested; `failed` is told
+    each one's reason: away, slow, or foreign for a value that is not ours. Any thread.
     """
 
-    def __init__(self, *, rest_s: float, clock: Clock) -> None:
+    def __init__(self, *, timeout_s: float, rest_s: float, clock: Clock, failed: Failed = _untold) -> None:
         self.failures = 0
         self._rest_s = rest_s
         self._clock = clock
-        self._rests_until_s = clock()
+        self._failed = failed
+        self._most_s = self._credit_s = CREDIT_CALLS * timeout_s
+        self._paid_at_s = self._rests_until_s = clock()
+        self._lock = threading.Lock()
 
     def call(self, work: Callable[[], Answer], fallback: Answer) -> Answer:
-        if self._clock() < self._rests_until_s:
+        began_s = self._clock()
+        if began_s < self._rests_until_s:
             return fallback
         try:
-            return work()
-        except (redis.RedisError, OSError) as error:
-            self.failures += 1
-            self._rests_until_s = self._clock() + self._rest_s
-            _log.warning("redis_away", error=type(error).__name__, rest_s=self._rest_s)
+            answer = work()
+        except Exception as error:  # the client fails in any way on a server that speaks nonsense
+            self._rest("away", error=type(error).__name__)
             return fallback
+        if self._overdrawn(began_s):
+            self._rest("slow", error="")
+        return answer
+
+    def foreign(self) -> None:
+        """A value was there and is not ours: nothing is wrong with Redis itself."""
+        self._count("foreign")
+
+    def _overdrawn(self, began_s: float) -> bool:
+        now_s = self._clock()
+        with self._lock:
+            earned_s = SLOW_SHARE * (now_s - self._paid_at_s)
+            self._paid_at_s = now_s
+            spent_s = max(0.0, now_s - began_s - EXPECTED_S)
+            self._credit_s = min(self._most_s, self._credit_s + earned_s) - spent_s
+            return self._credit_s < 0.0
+
+    def _rest(self, reason: str, *, error: str) -> None:
+        self._count(reason)
+        self._rests_until_s = self._clock() + self._rest_s
+        _log.warning("redis_away", reason=reason, error=error, rest_s=self._rest_s)
+
+    def _count(self, reason: str) -> None:
+        with self._lock:
+            self.failures += 1
+        self._failed(reason)
 
 
 def connected(url: str, timeout_s: float) -> redis.Redis:
@@ -75,13 +114,14 @@ class RedisProbeCache:
         timeout_s: float = TIMEOUT_S,
         rest_s: float = REST_S,
         clock: Clock = time.monotonic,
+        failed: Failed = _untold,
     ) -> None:
         self._client = connected(url, timeout_s)
         self._key = hashlib.blake2b(mac_key, person=b"assay-probe").digest()
         self._engines = engines
         self._decoder = decoder
         self._ttl_s = ttl_s
-        self._breaker = Breaker(rest_s=rest_s, clock=clock)
+        self._breaker = Breaker(timeout_s=timeout_s, rest_s=rest_s, clock=clock, failed=failed)
 
     @property
     def failures(self) -> int:
@@ -99,7 +139,8 @@ class RedisProbeCache:
     def put_many(self, entries: Sequence[tuple[EncodeView, ViewProbe]]) -> None:
         """See ports.ProbeCache."""
         if entries:
-            self._breaker.call(lambda: self._put(entries), None)
+            values = [(name := self.name(request), self._sealed(name, probe)) for request, probe in entries]
+            self._breaker.call(lambda: self._put(values), None)
 
     def close(self) -> None:
         self._client.close()
@@ -113,12 +154,15 @@ class RedisProbeCache:
         return f"assay:probe:{request.tenant}:{request.view.sha256}:{serving.hexdigest()}"
 
     def _asked(self, names: Sequence[str]) -> list[bytes | None]:
-        return [value if isinstance(value, bytes) else None for value in self._client.mget(names)]
+        values = self._client.mget(names)
+        if len(values) != len(names):
+            raise redis.InvalidResponse(f"{len(values)} values of {len(names)}")
+        return [value if isinstance(value, bytes) else None for value in values]
 
     def _opened(self, request: EncodeView, value: bytes | None) -> ViewProbe | None:
         if value is None:
             return None
-        return opened(
+        probe = opened(
             value,
             key=self._key,
             context=self.name(request).encode(),
@@ -126,12 +170,17 @@ class RedisProbeCache:
             sha256=request.view.sha256,
             engine=self._engines[request.encoder],
         )
+        if probe is None:
+            self._breaker.foreign()
+        return probe
 
-    def _put(self, entries: Sequence[tuple[EncodeView, ViewProbe]]) -> None:
+    def _sealed(self, name: str, probe: ViewProbe) -> bytes:
+        return sealed(probe, key=self._key, context=name.encode())
+
+    def _put(self, values: Sequence[tuple[str, bytes]]) -> None:
         with self._client.pipeline(transaction=False) as pipeline:
-            for request, probe in entries:
-                name = self.name(request)
-                pipeline.set(name, sealed(probe, key=self._key, context=name.encode()), ex=self._ttl_s)
+            for name, value in values:
+                pipeline.set(name, value, ex=self._ttl_s)
             pipeline.execute()
 
 
@@ -146,10 +195,11 @@ class RedisJobStatus:
         timeout_s: float = TIMEOUT_S,
         rest_s: float = REST_S,
         clock: Clock = time.monotonic,
+        failed: Failed = _untold,
     ) -> None:
         self._client = connected(url, timeout_s)
         self._ttl_s = ttl_s
-        self._breaker = Breaker(rest_s=rest_s, clock=clock)
+        self._breaker = Breaker(timeout_s=timeout_s, rest_s=rest_s, clock=clock, failed=failed)
 
     @property
     def failures(self) -> int:
@@ -214,4 +264,4 @@ def status_name(tenant: str, job_id: str) -> str:
 
 
 def _text(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode()
+    return value if isinstance(value, str) else value.decode(errors="replace")
