@@ -38,7 +38,13 @@ class Starts:
         deaths = self._begin(jobs, alone=False)
         for job, found in zip(jobs, deaths, strict=True):
             if found.course is not Course.TOGETHER:
-                _log.warning("poison_suspected", src=str(job.record.source), course=found.course.value, **_counts(found))
+                _log.warning(
+                    "poison_suspected",
+                    src=str(job.record.source),
+                    course=found.course.value,
+                    deaths_together=found.together,
+                    deaths_alone=found.alone,
+                )
         return deaths
 
     def begin_alone(self, job: Received) -> None:
@@ -82,7 +88,3 @@ class Starts:
             except ServiceUnavailable as outage:
                 self._outage(outage)
         return None
-
-
-def _counts(deaths: Deaths) -> dict[str, int]:
-    return {"deaths_together": deaths.together, "deaths_alone": deaths.alone}
