@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import psycopg
 import pytest
 import redis
+from databases import database_at, drop, execute
 from psycopg import sql
-from sqlalchemy import make_url
 
 from devstack import Addresses, Devstack
 
@@ -100,17 +99,3 @@ def redis_url(stack: Addresses) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url
-
-
-def database_at(stack: Addresses, name: str) -> str:
-    return make_url(stack.superuser_url).set(database=name).render_as_string(hide_password=False)
-
-
-def execute(stack: Addresses, statement: sql.SQL | sql.Composed) -> None:
-    plain = make_url(stack.superuser_url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
-        connection.execute(statement)
-
-
-def drop(stack: Addresses, name: str) -> None:
-    execute(stack, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

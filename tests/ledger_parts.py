@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from conftest import database_at, drop, execute
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from databases import database_at, drop, execute
 from psycopg import sql
 
 from devstack import Addresses

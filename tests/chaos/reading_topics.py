@@ -11,7 +11,6 @@ from typing import Any, Literal
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -116,12 +115,11 @@ def partitions_of(consumer: Consumer, topics: Sequence[str]) -> list[Partition]:
 
 def read_ends(kafka: Mapping[str, Any], deployment: Deployment) -> tuple[PartitionEnd, ...]:
     """Where each consumed partition begins and ends, and what the group has committed. Raises Unreadable."""
-    consumer, admin = open_reader(kafka, "read_committed"), AdminClient(dict(kafka))
+    consumer = open_reader(kafka, "read_committed")
     try:
-        committed = _committed(admin, deployment.group)
-        return tuple(
-            _end(consumer, place, committed.get(place)) for place in partitions_of(consumer, deployment.topics.consumed)
-        )
+        places = partitions_of(consumer, deployment.topics.consumed)
+        committed = _committed(kafka, deployment.group, places)
+        return tuple(_end(consumer, place, committed.get(place)) for place in places)
     except KafkaException as failure:
         raise Unreadable(f"the offsets of {deployment.group}: {failure}") from failure
     finally:
@@ -205,9 +203,14 @@ def _output(record: Input, kind: Kind) -> Output | None:
     )  # fmt: skip
 
 
-def _committed(admin: AdminClient, group: str) -> dict[Partition, int]:
-    future = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=ANSWER_S)[group]
-    found = future.result(ANSWER_S + 1).topic_partitions
+def _committed(kafka: Mapping[str, Any], group: str, places: Sequence[Partition]) -> dict[Partition, int]:
+    """Asked by a consumer that joins nothing: the admin client's list_consumer_group_offsets ends the process where
+    the coordinator still loads."""
+    consumer = Consumer({**kafka, "group.id": group, "enable.auto.commit": False})
+    try:
+        found = consumer.committed([TopicPartition(*place) for place in places], timeout=ANSWER_S)
+    finally:
+        consumer.close()
     return {(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
 
 
