@@ -22,6 +22,7 @@ from rich.progress import Progress
 from rich.table import Table
 from sqlalchemy import Engine
 
+from demo.audited import audited
 from demo.float_twin import twin_verdicts
 from demo.goods import catalogue, heldout_skus
 from demo.photographs import JOB_SPECIMENS, Specimen, labelled, references
@@ -105,6 +106,7 @@ def _demo(console: Console, closing: ExitStack, keep: bool) -> int:
     hard, soft = flips(labelled_int8, twin)
     console.print(f"INT8 against its float twin: {hard} verdicts flipped, {soft} changed to or from inconclusive")
     index = render_index(entries, REPORT, title="Assay: the demo's jobs", summary=_summary(labelled_int8, answered))
+    console.print(audited(stand, settings))
     console.print(f"report: {index}  ({monotonic() - started_s:.0f} s)")
     if keep:
         _say_how_to_look(console, stand, settings, worker)
