@@ -10,7 +10,7 @@ ifeq ($(OFFLINE),1)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: help setup demo demo-recalibrate test lint fuzz chaos chaos-quick format bench ci lock clean devstack-up devstack-status devstack-down
+.PHONY: help setup demo demo-recalibrate test lint fuzz chaos chaos-quick soak format bench ci lock clean devstack-up devstack-status devstack-down
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,9 @@ chaos-quick: ## Kill, freeze and cut off everything for some minutes, and prove 
 
 chaos: ## The same at full length, about an hour; MINUTES=n and SEED=n choose
 	@python=$$(scripts/setup.sh dev services); exec "$$python" -m tests.chaos full $(CHAOS) $(ARGS)
+
+soak: ## A steady load with an occasional fault for MINUTES=10: does memory, or anything, grow? A table and a plot
+	@python=$$(scripts/setup.sh dev services); exec "$$python" -m tests.chaos.soak $(CHAOS) $(ARGS)
 
 CHAOS := $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
