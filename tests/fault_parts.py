@@ -8,14 +8,14 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from delivery_parts import Member, eventually, job
+from delivery_parts import Member, job
 
 from devstack import processes
 from devstack.kafka import Kafka
@@ -27,12 +27,17 @@ from schemas.message import InputRecord, OutputRecord
 from worker.adapters.kafka import KafkaPublisher, KafkaSource
 from worker.adapters.kafka_source import Assignor
 from worker.adapters.memory import MemoryResults
-from worker.errors import ServiceUnavailable
 from worker.ports import Partition
 from worker.topics import Topics
 
+T = TypeVar("T")
 PATIENCE_S = 40.0
 QUICK = {"socket.timeout.ms": 1_000}  # for tests that wait until a request is given up
+QUICK_READER = {
+    "topic.metadata.refresh.interval.ms": 1_000,
+    "reconnect.backoff.max.ms": 500,
+    "socket.timeout.ms": 5_000,
+}
 
 
 class FaultWorld:
@@ -43,23 +48,30 @@ class FaultWorld:
         self.config = {"bootstrap.servers": broker}
         self.partitions = partitions
         self.store = MemoryResults(topics=self.topics)
-        self.admin = AdminClient(self.config)
-        self._producer = Producer(self.config)
         self.make_topics(self.topics.jobs, self.topics.results, self.topics.dlq)
 
     def make_topics(self, *names: str) -> None:
-        for made in self.admin.create_topics([NewTopic(name, self.partitions, 1) for name in names]).values():
-            made.result(PATIENCE_S)
+        self.administer(lambda admin: admin.create_topics([NewTopic(name, self.partitions, 1) for name in names]))
+
+    def administer(self, ask: Callable[[AdminClient], Mapping[Any, Any]]) -> None:
+        """Ask for changes and wait until they are made."""
+        admin = AdminClient(self.config)
+        for future in ask(admin).values():
+            future.result(PATIENCE_S)
+
+    def topic_exists(self, name: str) -> bool:
+        return name in AdminClient(self.config).list_topics(timeout=PATIENCE_S).topics
 
     def send(self, first: int, last: int, *, photo: bytes = b"photo") -> None:
         """Jobs j`first` up to j`last`, over all partitions in turn."""
+        producer = Producer(self.config)  # knows the topics as they are now
         for n in range(first, last):
             message = encode_job(job(f"j{n}", photo), encoding="avro", source="test")
-            self._producer.produce(
+            producer.produce(
                 self.topics.jobs, message.value, key=message.key, headers=list(message.headers),
                 partition=n % self.partitions,
             )  # fmt: skip
-        assert self._producer.flush(PATIENCE_S) == 0
+        assert producer.flush(PATIENCE_S) == 0
 
     def source(self, through: str, assignor: Assignor = "cooperative-sticky") -> KafkaSource:
         return KafkaSource(
@@ -67,13 +79,15 @@ class FaultWorld:
             group=self.group,
             topics=[self.topics.jobs],
             assignor=assignor,
-            overrides={"topic.metadata.refresh.interval.ms": 1_000, "reconnect.backoff.max.ms": 500},
+            overrides=QUICK_READER,
         )
 
-    def member(self, through: str, name: str, assignor: Assignor = "cooperative-sticky") -> Member:
+    def member(
+        self, through: str, name: str, assignor: Assignor = "cooperative-sticky", *, stop_grace_s: float = PATIENCE_S
+    ) -> Member:
         """Intake, a stage that answers at once, and settle; not started."""
         source = self.source(through, assignor)
-        member = Member(source=source, results=self.store, window_records=32)
+        member = Member(source=source, results=self.store, window_records=32, stop_grace_s=stop_grace_s)
         member.publisher = KafkaPublisher(
             client_config={"bootstrap.servers": through}, group=self.group, instance=name,
             group_metadata=source.group_metadata, still_owned=member.watermark.still_owned,
@@ -103,16 +117,26 @@ class FaultWorld:
 
     def committed(self) -> dict[int, int]:
         """The group's offsets in `jobs`, as a plain client reads them."""
-        reader = Consumer({**self.config, "group.id": self.group})
         places = [TopicPartition(self.topics.jobs, number) for number in range(self.partitions)]
-        found = {place.partition: place.offset for place in reader.committed(places, timeout=PATIENCE_S)}
-        reader.close()
-        return found
+        reader = Consumer({**self.config, "group.id": self.group})
+        with closing(reader):
+            return {place.partition: place.offset for place in insist(lambda: reader.committed(places, timeout=5))}
 
     def assert_each_once(self, jobs: int) -> None:
         found = self.answered()
         assert {source: times for source, times in found.items() if times != 1} == {}
         assert (len(found), len(self.store.jobs)) == (jobs, jobs)
+
+
+def insist(call: Callable[[], T]) -> T:
+    """Call until it succeeds: a broker that has just started is not yet its own coordinator."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return call()
+        except KafkaException:
+            if time.monotonic() > deadline_s:
+                raise
 
 
 class Listener:
@@ -150,22 +174,6 @@ def next_offsets(records: Sequence[InputRecord]) -> Mapping[Partition, int]:
     return {(r.source.topic, r.source.partition): r.source.offset + 1 for r in records}
 
 
-def settled(publish: Callable[[], None], publisher: KafkaPublisher, offsets: Mapping[Partition, int]) -> bool:
-    """As settle does: publish; where the outcome stays unknown, ask until the broker tells what is committed."""
-    try:
-        publish()
-        return True
-    except ServiceUnavailable:
-        deadline_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline_s:
-        try:
-            found = publisher.committed(offsets)
-        except ServiceUnavailable:
-            continue
-        return all(found.get(partition, -1) >= offset for partition, offset in offsets.items())
-    raise AssertionError("the broker's offsets could not be read")
-
-
 class OwnBroker:
     """A Kafka of this test's own, to be killed, suspended and started again on the same port."""
 
@@ -181,7 +189,9 @@ class OwnBroker:
         """Returns when it answers: that moment, in seconds of time.monotonic."""
         self._record = processes.start(self._kafka.prepare(self._ports), self._log)
         pid = self._record.pid
-        eventually(lambda: self._kafka.ready(self._ports, pid), "the broker's answer")
+        deadline_s = time.monotonic() + 180
+        while not self._kafka.ready(self._ports, pid):
+            assert time.monotonic() < deadline_s, "the broker does not answer"
         return time.monotonic()
 
     def kill(self) -> None:
@@ -214,11 +224,10 @@ class OwnBroker:
 @contextmanager
 def running(*members: Member) -> Iterator[None]:
     """Stops them in the end and raises what went wrong in them."""
-    for member in members:
-        member.start()
-    try:
+    with ExitStack() as ending:
+        for member in members:
+            ending.callback(member.end)
+            member.start()
         yield
-    finally:
         for member in members:
             member.stop()
-            member.publisher.close()
