@@ -321,7 +321,7 @@ def test_the_share_of_time_that_a_slow_redis_gets_is_bounded() -> None:
     while now_s[0] < 1_000.0:
         breaker.call(work, None)
         now_s[0] += 0.25  # a batch's own work
-    assert slow_s / now_s[0] < 0.15
+    assert slow_s / now_s[0] < 0.11
     assert calls > 500  # and it is tried again and again
     assert set(told) == {"slow"} and breaker.failures == len(told)
 
@@ -330,9 +330,9 @@ def test_a_quick_redis_is_never_left_alone() -> None:
     now_s = [0.0]
 
     def work() -> str:
-        now_s[0] += 0.015
+        now_s[0] += 0.010
         return "answer"
 
     breaker = Breaker(timeout_s=0.1, rest_s=5.0, clock=lambda: now_s[0])
-    assert [breaker.call(work, "fallback") for _ in range(1_000)] == ["answer"] * 1_000
+    assert [breaker.call(work, "fallback", entries=32) for _ in range(1_000)] == ["answer"] * 1_000
     assert breaker.failures == 0

@@ -22,9 +22,9 @@ from worker.ports import EncodeView
 
 TIMEOUT_S = 0.1
 REST_S = 5.0
-EXPECTED_S = 0.02  # what a call may take; the cache's calls are two a batch
+EXPECTED_S = 0.0005  # what a call may take an entry: a CPU takes thirty times that for a photograph
 SLOW_SHARE = 0.1  # of all time may go beyond that
-CREDIT_CALLS = 10  # saved up: as many calls may take until their timeout
+CREDIT_CALLS = 5  # saved up: as many calls may take until their timeout
 
 Answer = TypeVar("Answer")
 Clock = Callable[[], float]
@@ -53,36 +53,39 @@ class Breaker:
         self._paid_at_s = self._rests_until_s = clock()
         self._lock = threading.Lock()
 
-    def call(self, work: Callable[[], Answer], fallback: Answer) -> Answer:
+    def call(self, work: Callable[[], Answer], fallback: Answer, *, entries: int = 1) -> Answer:
+        """`entries`: how much the call asks or tells, which is how long it may take."""
         began_s = self._clock()
         if began_s < self._rests_until_s:
             return fallback
         try:
             answer = work()
         except Exception as error:  # the client fails in any way on a server that speaks nonsense
-            self._rest("away", error=type(error).__name__)
+            self._rest("away", self._rest_s, error=type(error).__name__)
             return fallback
-        if self._overdrawn(began_s):
-            self._rest("slow", error="")
+        debt_s = self._debt_s(began_s, entries * EXPECTED_S)
+        if debt_s > 0.0:
+            self._rest("slow", max(self._rest_s, debt_s / SLOW_SHARE), error="")
         return answer
 
     def foreign(self) -> None:
         """A value was there and is not ours: nothing is wrong with Redis itself."""
         self._count("foreign")
 
-    def _overdrawn(self, began_s: float) -> bool:
+    def _debt_s(self, began_s: float, expected_s: float) -> float:
+        """What slow calls have taken beyond their share; negative: what they may still take."""
         now_s = self._clock()
         with self._lock:
             earned_s = SLOW_SHARE * (now_s - self._paid_at_s)
             self._paid_at_s = now_s
-            spent_s = max(0.0, now_s - began_s - EXPECTED_S)
+            spent_s = max(0.0, now_s - began_s - expected_s)
             self._credit_s = min(self._most_s, self._credit_s + earned_s) - spent_s
-            return self._credit_s < 0.0
+            return -self._credit_s
 
-    def _rest(self, reason: str, *, error: str) -> None:
+    def _rest(self, reason: str, rest_s: float, *, error: str) -> None:
         self._count(reason)
-        self._rests_until_s = self._clock() + self._rest_s
-        _log.warning("redis_away", reason=reason, error=error, rest_s=self._rest_s)
+        self._rests_until_s = self._clock() + rest_s
+        _log.warning("redis_away", reason=reason, error=error, rest_s=round(rest_s, 3))
 
     def _count(self, reason: str) -> None:
         with self._lock:
@@ -133,14 +136,14 @@ class RedisProbeCache:
             return []
         nothing: list[bytes | None] = [None] * len(requests)
         names = [self.name(request) for request in requests]
-        values = self._breaker.call(lambda: self._asked(names), nothing)
+        values = self._breaker.call(lambda: self._asked(names), nothing, entries=len(names))
         return [self._opened(request, value) for request, value in zip(requests, values, strict=True)]
 
     def put_many(self, entries: Sequence[tuple[EncodeView, ViewProbe]]) -> None:
         """See ports.ProbeCache."""
         if entries:
             values = [(name := self.name(request), self._sealed(name, probe)) for request, probe in entries]
-            self._breaker.call(lambda: self._put(values), None)
+            self._breaker.call(lambda: self._put(values), None, entries=len(values))
 
     def close(self) -> None:
         self._client.close()
@@ -225,7 +228,7 @@ class RedisJobStatus:
 
     def _write(self, changes: Sequence[tuple[AuthenticationJob, Mapping[str, str]]]) -> None:
         if changes:
-            self._breaker.call(lambda: self._written(changes), None)
+            self._breaker.call(lambda: self._written(changes), None, entries=len(changes))
 
     def _written(self, changes: Sequence[tuple[AuthenticationJob, Mapping[str, str]]]) -> None:
         at_ms = str(time.time_ns() // 1_000_000)
