@@ -130,7 +130,8 @@ def test_a_database_that_goes_and_comes_back_loses_and_repeats_nothing(
     database: Engine,
     fault: Callable[[Server], None],
     pauses: bool,
-    record_property: Callable[[str, object], None],
+    request: pytest.FixtureRequest,
+    record_testsuite_property: Callable[[str, object], None],
 ) -> None:
     watched = Watched(database)
     with running(watched.member):
@@ -144,7 +145,9 @@ def test_a_database_that_goes_and_comes_back_loses_and_repeats_nothing(
         back_s, before = time.monotonic(), len(watched.broker.published)
         watched.send(20)
         eventually(lambda: len(watched.broker.published) > before, "the first commit")
-        record_property("first_commit_after_return_s", round(time.monotonic() - back_s, 2))
+        record_testsuite_property(
+            f"{request.node.name}: first commit after return, s", round(time.monotonic() - back_s, 2)
+        )
         watched.assert_each_once(database)
     assert not pauses or set(watched.pauses) == {"postgres"}
 
