@@ -40,16 +40,22 @@ class Server(OwnService):
     def url(self) -> str:
         return f"postgresql+psycopg://postgres:{PASSWORD}@127.0.0.1:{self.port}/postgres"
 
-    def stall(self) -> None:
+    def stall(self, _noticed: Callable[[], None]) -> None:
         self.suspend()
         threading.Event().wait(STALL_S)
         self.resume()
 
-    def kill_and_start(self) -> None:
+    def kill_and_start(self, noticed: Callable[[], None]) -> None:
         self.kill()
+        noticed()
         self.start()
 
-    def end_sessions(self) -> None:
+    def stop_and_start(self, noticed: Callable[[], None]) -> None:
+        self.stop()
+        noticed()
+        self.start()
+
+    def end_sessions(self, _noticed: Callable[[], None]) -> None:
         with plain(self.url) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'assay'"
@@ -107,6 +113,9 @@ class Watched:
         assert (len(keys), set(keys.values())) == (self.sent, {1})
         assert (rows(database, "jobs"), rows(database, "verdicts")) == (self.sent, self.sent)
 
+    def wait_for_a_pause(self) -> None:
+        eventually(lambda: self.pauses["postgres"] > 0, "a pause of intake")
+
     def _paused(self, reason: str) -> None:
         self.pauses[reason] += 1
         self._pause(reason)
@@ -122,13 +131,13 @@ def rows(database: Engine, table: str) -> int:
 
 @pytest.mark.parametrize(
     ("fault", "pauses"),
-    [(Server.kill_and_start, True), (Server.stall, True), (Server.restart, True), (Server.end_sessions, False)],
+    [(Server.kill_and_start, True), (Server.stall, True), (Server.stop_and_start, True), (Server.end_sessions, False)],
     ids=["kill", "stop_8_s", "restart", "terminate_backend"],
 )
 def test_a_database_that_goes_and_comes_back_loses_and_repeats_nothing(
     server: Server,
     database: Engine,
-    fault: Callable[[Server], None],
+    fault: Callable[[Server, Callable[[], None]], None],
     pauses: bool,
     request: pytest.FixtureRequest,
     record_testsuite_property: Callable[[str, object], None],
@@ -137,7 +146,7 @@ def test_a_database_that_goes_and_comes_back_loses_and_repeats_nothing(
     with running(watched.member):
         watched.send(20)
         eventually(lambda: len(watched.broker.published) == 20, "the first answers")
-        harm = Body(run=lambda: fault(server)).start()
+        harm = Body(run=lambda: fault(server, watched.wait_for_a_pause)).start()
         while harm.thread.is_alive():
             watched.send(1)
             harm.thread.join(0.05)
@@ -196,7 +205,7 @@ def test_a_transaction_that_cannot_be_made_now_waits_with_intake_paused_and_is_m
         eventually(lambda: len(watched.broker.published) == 5, "the first answers")
         with harm(server):
             watched.send(20)
-            eventually(lambda: watched.pauses["postgres"] > 0, "a pause of intake")
+            watched.wait_for_a_pause()
             assert len(watched.broker.published) == 5
         watched.assert_each_once(database)
 
@@ -210,7 +219,7 @@ def test_too_many_connections_pause_intake_until_one_is_free(server: Server, dat
     with running(watched.member):
         with plain(theirs.url.render_as_string(hide_password=False)):
             watched.send(5)
-            eventually(lambda: watched.pauses["postgres"] > 0, "a pause of intake")
+            watched.wait_for_a_pause()
             assert watched.broker.published == []
         watched.assert_each_once(database)
     theirs.dispose()
