@@ -228,6 +228,11 @@ def running(*members: Member) -> Iterator[None]:
         for member in members:
             ending.callback(member.end)
             member.start()
-        yield
+        try:
+            yield
+        except Exception as error:
+            for dead in (fault for member in members for thread in member.threads for fault in thread.errors):
+                error.add_note(f"a stage had ended: {dead!r}")
+            raise
         for member in members:
             member.stop()

@@ -187,6 +187,19 @@ def test_late_offsets_of_one_transaction_do_not_set_back_those_of_the_next(world
     assert sum(after.values()) == 4
 
 
+def test_a_producer_that_a_late_request_of_its_own_fenced_is_replaced(world: FaultWorld, pair: Pair) -> None:
+    """So it goes after an outage. One that another process fenced ends: see tests/contract/test_kafka_ports.py."""
+    world.send(0, 2)
+    records = read(pair.source, 2)
+    pair.proxy.on_request("InitProducerId", "late_request", delay_s=LATE_S)
+    pair.connect()
+    Event().wait(LATE_S + 1.0)
+    with pytest.raises(AbortTransaction):
+        pair.publish(records)
+    pair.publish(records)
+    assert list(world.answered().values()) == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("assignor", "api"), [("cooperative-sticky", "Heartbeat"), ("consumer", "ConsumerGroupHeartbeat")]
 )

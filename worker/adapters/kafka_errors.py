@@ -74,6 +74,11 @@ def no_answer(error: KafkaError) -> bool:
     return error.name() in _NO_ANSWER
 
 
+def producer_fenced(error: KafkaError) -> bool:
+    """Whether another producer of the same transactional id has taken over, or the broker gave this one up."""
+    return error.name() in _PRODUCER_FENCED
+
+
 def aborted(error: KafkaError) -> AbortTransaction:
     return AbortTransaction(f"transaction aborted: {error}", fenced=error.name() in _MEMBER_FENCED)
 

@@ -8,6 +8,7 @@ the client, unasked, sent requests again: it succeeds, and the first copy may st
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from schemas.message import OutputRecord
-from worker.adapters.kafka_errors import Fault, aborted, fault_of, raise_fatal
+from worker.adapters.kafka_errors import Fault, aborted, fault_of, producer_fenced, raise_fatal
 from worker.adapters.kafka_log import ClientLog
 from worker.errors import AbortTransaction, ServiceUnavailable
 from worker.ports import Partition
@@ -28,6 +29,8 @@ TRANSACTION_TIMEOUT_MS = 10_000
 CALL_TIMEOUT_S = 8.0  # of a whole transaction too: less than after which the broker gives it up
 ABORT_TIMEOUT_S = 5.0
 AGAIN_WAIT_S = 0.02
+# How long a request may stray. One that starts a producer, arriving late, fences the producer that came after it.
+STRAY_S = 60.0
 WRITE_SETTINGS: Mapping[str, Any] = {
     "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
     "message.timeout.ms": TRANSACTION_TIMEOUT_MS - 1_000,
@@ -77,14 +80,17 @@ class KafkaPublisher:
         self._still_owned = still_owned
         self._producer: Producer | None = None
         self._client_log = ClientLog()
+        self._strays_until_s = 0.0
+        self._begun_s = 0.0
         self._reader: Consumer | None = None
 
     def commit(self, outputs: Sequence[OutputRecord], offsets: Mapping[Partition, int]) -> None:
         """See ports.Publisher. After ServiceUnavailable the outcome is unknown until `committed` was asked."""
         producer = self._connected()
-        _serve(producer)
-        self._client_log.resent = False
         try:
+            producer.poll(0)  # the client's log is handed out here, and a producer beyond use makes itself known
+            self._client_log.resent = False
+            self._begun_s = time.monotonic()
             self._transact(producer, outputs, offsets)
         except AbortTransaction:
             self._abort(producer)
@@ -142,7 +148,7 @@ class KafkaPublisher:
     def _resolve(self, producer: Producer, error: KafkaError, offsets: Mapping[Partition, int]) -> None:
         """Returns only if the transaction took place."""
         match fault_of(error):
-            case Fault.FATAL:
+            case Fault.FATAL if not self._fenced_itself(error):
                 raise_fatal(error, "publishing")
             case Fault.ABORT:
                 self._abort(producer)
@@ -150,9 +156,9 @@ class KafkaPublisher:
                 if not abort.fenced:  # a delivery that failed leaves a hole in the producer's sequence numbers
                     self._discard()
                 raise abort
-            case Fault.AGAIN | Fault.UNKNOWN:
+            case _:
                 _log.warning("transaction_outcome_unknown", error=str(error))
-                self._discard()
+                self._give_up(error)
                 if not covers(self.committed(offsets), offsets):
                     raise AbortTransaction(f"the transaction did not take place: {error}")
 
@@ -161,29 +167,47 @@ class KafkaPublisher:
         try:
             _again(producer, producer.abort_transaction, time.monotonic() + ABORT_TIMEOUT_S)
         except KafkaException as failure:
-            if fault_of(failure.args[0]) is Fault.FATAL:
+            if fault_of(failure.args[0]) is Fault.FATAL and not self._fenced_itself(failure.args[0]):
                 raise_fatal(failure.args[0], "aborting a transaction")
-            self._discard()
+            self._give_up(failure.args[0])
         else:
             self._replace_if_resent(producer)
 
     def _replace_if_resent(self, producer: Producer) -> None:
         """A late copy of an EndTxn would end the next transaction half-way, one of offsets would set them back."""
-        _serve(producer)
+        with contextlib.suppress(KafkaException):  # the next transaction hears of it
+            producer.poll(0)
         if self._client_log.resent and self._producer is producer:
             _log.info("producer_replaced")
             self._discard()
 
+    def _fenced_itself(self, error: KafkaError) -> bool:
+        """After an outage: the broker gave up a transaction that was open for too long, or it starts a producer that
+        was given up after its successor. Then nobody else runs under this name."""
+        now_s = time.monotonic()
+        expired = now_s - self._begun_s >= TRANSACTION_TIMEOUT_MS / 1e3
+        return producer_fenced(error) and (expired or now_s < self._strays_until_s)
+
+    def _give_up(self, error: KafkaError) -> None:
+        if not producer_fenced(error):  # or two processes of one name would go on fencing each other
+            self._strays_until_s = time.monotonic() + STRAY_S
+        self._discard()
+
     def _connected(self) -> Producer:
         if self._producer is None:
             producer = self._make_producer(self._config, logger=self._client_log)
+            self._client_log.resent = False
             try:
                 _again(producer, producer.init_transactions, time.monotonic() + CALL_TIMEOUT_S)
+                producer.poll(0)
             except KafkaException as failure:
-                if fault_of(failure.args[0]) is Fault.FATAL:
+                if fault_of(failure.args[0]) is Fault.FATAL and not self._fenced_itself(failure.args[0]):
                     raise_fatal(failure.args[0], "starting the transactional producer")
+                self._give_up(failure.args[0])
                 raise ServiceUnavailable("kafka", f"starting the producer: {failure.args[0]}") from failure
             self._producer = producer
+            if self._client_log.resent:
+                self._strays_until_s = time.monotonic() + STRAY_S
         return self._producer
 
     def _discard(self) -> None:
@@ -210,14 +234,6 @@ def _again(producer: Producer, call: Callable[[float], T], deadline_s: float) ->
             if fault_of(failure.args[0]) is not Fault.AGAIN or time.monotonic() > deadline_s:
                 raise
             producer.poll(AGAIN_WAIT_S)
-
-
-def _serve(producer: Producer) -> None:
-    """Let the client hand out its log and its errors. Raises Fatal for a producer that is beyond use."""
-    try:
-        producer.poll(0)
-    except KafkaException as failure:
-        raise_fatal(failure.args[0], "publishing")
 
 
 def _log_client_error(error: KafkaError) -> None:
