@@ -12,7 +12,7 @@ import pytest
 from outcome_builders import ENGINE, a_probe
 from sqlalchemy import Engine, text
 
-from worker.adapters.database import connect
+from worker.adapters.database import BoundedConnection, connect
 from worker.adapters.gallery import PostgresGallery
 from worker.adapters.references import NewItem, NewReference, ReferenceStore, int8_patches
 from worker.core.policy import CategoryProfile, QualityLimits, ScoreCalibration, ViewRequirement
@@ -226,7 +226,7 @@ def test_mirrors_outlive_the_database(
     def refuse(*_: object, **__: object) -> None:
         raise psycopg.OperationalError("connection refused")
 
-    monkeypatch.setattr(database.dialect, "connect", refuse)
+    monkeypatch.setattr(BoundedConnection, "connect", refuse)
     database.dispose()
     with pytest.raises(ServiceUnavailable, match="postgres"):
         gallery.refresh()
