@@ -36,7 +36,6 @@ READ_SETTINGS: Mapping[str, Any] = {
     "enable.auto.commit": False,
     "isolation.level": "read_committed",
     "auto.offset.reset": "error",
-    "metadata.recovery.strategy": "none",  # see kafka_publisher
     "socket.timeout.ms": 30_000,  # a connection whose broker has gone without a word is given up after this
     "fetch.max.bytes": 8 * 1024 * 1024,  # on a thin line an answer must come within the time above
     "queued.max.messages.kbytes": 131_072,
@@ -65,6 +64,7 @@ class KafkaSource:
         self._topics = list(topics)
         self._incremental = assignor != "range"
         self._epochs: dict[Partition, int] = {}
+        self._paused: set[Partition] = set()  # as the client has them, also of partitions that were given up
         config = {
             **client_config,
             **READ_SETTINGS,
@@ -110,10 +110,14 @@ class KafkaSource:
         return None if epoch is None else input_record(message, epoch)
 
     def pause(self, partitions: Iterable[Partition]) -> None:
-        self._consumer.pause([TopicPartition(*partition) for partition in partitions if partition in self._epochs])
+        owned = [partition for partition in partitions if partition in self._epochs]
+        self._paused.update(owned)
+        self._consumer.pause([TopicPartition(*partition) for partition in owned])
 
     def resume(self, partitions: Iterable[Partition]) -> None:
-        self._consumer.resume([TopicPartition(*partition) for partition in partitions if partition in self._epochs])
+        owned = [partition for partition in partitions if partition in self._epochs]
+        self._paused.difference_update(owned)
+        self._consumer.resume([TopicPartition(*partition) for partition in owned])
 
     def close(self) -> None:
         """Leave the group; the listener hears of the partitions that are given up. Raises what it raised."""
@@ -204,7 +208,9 @@ class KafkaSource:
             names = _names(places)
             self._epochs.update(dict.fromkeys(names, self._listener.assigned(names)))
         self._take(places)
-        self._consumer.resume(places)  # a pause from before they were revoked would hold on in the client, for ever
+        # A pause from before they were revoked would hold on in the client, for ever. What was never paused is left
+        # alone: a resumption so close to the assignment can meet the start of the fetching.
+        self.resume(self._paused.intersection(_names(places)))
         _log.info("partitions_assigned", partitions=len(places))
 
     def _revoked(self, partitions: list[TopicPartition]) -> None:
