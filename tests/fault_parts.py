@@ -64,7 +64,7 @@ class FaultWorld:
 
     def send(self, first: int, last: int, *, photo: bytes = b"photo") -> None:
         """Jobs j`first` up to j`last`, over all partitions in turn."""
-        producer = Producer(self.config)  # knows the topics as they are now
+        producer = Producer({**self.config, "enable.idempotence": True})  # knows the topics as they are now
         for n in range(first, last):
             message = encode_job(job(f"j{n}", photo), encoding="avro", source="test")
             producer.produce(

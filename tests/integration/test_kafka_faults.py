@@ -164,6 +164,14 @@ def test_a_late_commit_of_one_transaction_does_not_end_the_next(world: FaultWorl
     assert list(world.answered().values()) == [1] * 4
 
 
+def known_after(wait_s: float, source: KafkaSource) -> Callable[[], bytes]:
+    def metadata() -> bytes:
+        Event().wait(wait_s)
+        return source.group_metadata()
+
+    return metadata
+
+
 def refused_after(proxy: KafkaProxy, wait_s: float) -> Callable[[], bytes]:
     def metadata() -> bytes:
         assert proxy.log, "nothing is on its way"
@@ -180,7 +188,10 @@ def test_late_offsets_of_one_transaction_do_not_set_back_those_of_the_next(world
     pair.proxy.on_request("TxnOffsetCommit", "late_request", delay_s=LATE_S)
     pair.publish(records[:2])
     before = world.committed()
-    pair.proxy.on_request("EndTxn", 2 * LATE_S)  # the next transaction is open while the late offsets come
+    pair.proxy.on_request(
+        "EndTxn", 0.9
+    )  # with the wait: its offsets are there, its end is not, when the late ones come
+    pair.metadata = known_after(LATE_S - 0.6, pair.source)
     pair.publish(records[2:])
     after = world.committed()
     assert all(after[number] >= before[number] for number in before)
