@@ -10,7 +10,7 @@ ifeq ($(OFFLINE),1)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: help setup demo demo-recalibrate test lint fuzz chaos chaos-quick soak format bench ci lock clean devstack-up devstack-status devstack-down
+.PHONY: help setup demo demo-recalibrate test lint faults fuzz chaos chaos-quick soak format bench ci lock clean devstack-up devstack-status devstack-down
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -24,9 +24,14 @@ demo: ## Run the whole of Assay on this machine and write demo-report/index.html
 demo-recalibrate: ## Fit the demo's score calibration anew (about ten minutes of rendering the first time)
 	@python=$$(scripts/setup.sh services); exec "$$python" -m demo.recalibrate
 
-test: ## Run every test but the chaos ones, on real services
+test: ## Run every test but the chaos and network fault ones, on real services
 	@python=$$(scripts/setup.sh dev services); \
-	"$$python" -X faulthandler -m pytest --ignore=tests/chaos $(ARGS) || scripts/explain_death.sh $$?
+	"$$python" -X faulthandler -m pytest --ignore=tests/chaos $(addprefix --ignore=,$(FAULTS)) $(ARGS) || scripts/explain_death.sh $$?
+
+faults: ## Cut, delay and lose what goes to Kafka; minutes, and not yet steady on a busy machine
+	@python=$$(scripts/setup.sh dev services); exec "$$python" -m pytest $(FAULTS) $(ARGS)
+
+FAULTS := tests/integration/test_network_faults.py tests/integration/test_kafka_faults.py
 
 fuzz: ## Give the worker hostile images, messages, addresses and engines, and print how each ended
 	@python=$$(scripts/setup.sh dev); exec "$$python" -m tests.fuzz $(ARGS)
