@@ -107,6 +107,7 @@ def stalled(broker: OwnBroker) -> float:
     return broker.resume()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [killed, stalled, OwnBroker.restart], ids=["kill", "stop_8_s", "restart"])
 def test_a_broker_that_goes_and_comes_back_loses_and_repeats_nothing(
     broker: OwnBroker,
