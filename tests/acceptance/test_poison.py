@@ -20,7 +20,7 @@ from schemas import headers as names
 from schemas.codec import header
 from tests.acceptance.conftest import Deployment, assert_each_once, jobs
 
-# `assay worker` whose encoder reads address 0 where it meets the photograph DEADLY, and takes its time with all others.
+# `assay worker` whose encoder reads address 0 where it meets the photograph DEADLY; each other batch takes PACE_S.
 ENTRY = """
 import ctypes, os, resource, sys, time
 from worker.adapters.encoder import SessionEncoder, SessionPending
@@ -34,7 +34,7 @@ def start(self, requests):
     return encode(self, requests)
 
 def result(self):
-    time.sleep(0.03)
+    time.sleep(float(os.environ["PACE_S"]))
     return answer(self)
 
 SessionEncoder.start, SessionPending.result = start, result
@@ -65,8 +65,10 @@ def deployment(stack: Addresses, tmp_path: Path) -> Iterator[Deployment]:
             worker.kill()
 
 
-def start_worker(deployment: Deployment, deadly: str = "", **settings: str) -> subprocess.Popen[bytes]:
-    environment = {**deployment.stand.environment, **settings, "DEADLY": deadly}
+def start_worker(
+    deployment: Deployment, deadly: str = "", *, pace_s: float = 0.0, **settings: str
+) -> subprocess.Popen[bytes]:
+    environment = {**deployment.stand.environment, **settings, "DEADLY": deadly, "PACE_S": str(pace_s)}
     log = deployment.stand.folder / "workers.log"
     with log.open("ab") as out:
         process = subprocess.Popen([sys.executable, "-c", ENTRY], env=environment, stdout=out, stderr=out)
@@ -114,13 +116,14 @@ def test_of_21_jobs_in_one_batch_the_poisoned_one_alone_is_buried(deployment: De
 
 
 def test_six_kills_at_any_moment_bury_no_one(deployment: Deployment) -> None:
-    sent = jobs(160)
+    # 30 batches of 0.3 s: more than six workers of 0.9 s each can do, however fast the machine
+    sent = jobs(240)
     deployment.send(sent)
     moments = random.Random(6)  # a seed that replays
     in_flight = []
     for _ in range(6):
         ((now,),) = deployment.rows("SELECT now()")
-        process = start_worker(deployment, ASSAY_BATCH__MAX_IMAGES="8")
+        process = start_worker(deployment, pace_s=0.3, ASSAY_BATCH__MAX_IMAGES="8")
         wait_until(deployment, f"{STARTS} WHERE started_at > '{now}'", 1, process)
         sleep(moments.uniform(0.0, 0.9))
         process.kill()
@@ -128,7 +131,7 @@ def test_six_kills_at_any_moment_bury_no_one(deployment: Deployment) -> None:
         in_flight.append(number(deployment, STARTS))
     assert sum(count > 0 for count in in_flight) >= 4, f"the kills met too few jobs: {in_flight}"
     survivor = start_worker(deployment)
-    assert_each_once(deployment.read("results", 160), sent)
+    assert_each_once(deployment.read("results", 240), sent)
     assert deployment.rows("SELECT count(*) FROM assay.dead_letters") == [(0,)]
     assert ends_in_order(survivor)
     assert number(deployment, STARTS) == 0
