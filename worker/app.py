@@ -56,12 +56,14 @@ from worker.intake import IntakeLimits
 from worker.judging import JudgeStage
 from worker.observe import HealthServer, Meter, configure_logs
 from worker.pipeline import Limits, Pipeline, Ports
-from worker.ports import EvidenceStore, JobStatus, ProbeCache
+from worker.ports import EvidenceStore, ImageSource, JobStatus, ProbeCache
 from worker.settings import Settings
 from worker.settle import SettleLimits
 from worker.tracing import TraceJobs, no_traces, open_tracing
 from worker.watermark import Watermark
 
+OpenEncoder = Callable[[Settings], SessionEncoder]
+OpenImages = Callable[[Settings], ImageSource]
 _log = structlog.get_logger()
 
 
@@ -239,10 +241,12 @@ class Worker:
     closing: ExitStack
 
 
-def build_worker(settings: Settings, *, encoders: Callable[[Settings], SessionEncoder] = open_encoder) -> Worker:
+def build_worker(
+    settings: Settings, *, encoders: OpenEncoder = open_encoder, images: OpenImages = open_images
+) -> Worker:
     """Compose everything. Engines are loaded and warm when this returns. Raises ConfigurationError.
 
-    `encoders` loads what the settings name; delivery tests give a fast stand-in.
+    `encoders` and `images` open what the settings name; delivery tests give a fast stand-in and a host on loopback.
     """
     closing = ExitStack()
     encoder = encoders(settings)
@@ -253,7 +257,7 @@ def build_worker(settings: Settings, *, encoders: Callable[[Settings], SessionEn
     gallery = open_gallery(settings, meter).start()
     closing.callback(gallery.close)
     pipeline = Pipeline(
-        _ports(settings, encoder, source, gallery, watermark, meter, closing),
+        _ports(settings, encoder, images(settings), source, gallery, watermark, meter, closing),
         limits_of(settings),
         watermark=watermark,
         encoder_name=settings.engines.encoder_for,
@@ -275,6 +279,7 @@ def build_worker(settings: Settings, *, encoders: Callable[[Settings], SessionEn
 def _ports(
     settings: Settings,
     encoder: SessionEncoder,
+    images: ImageSource,
     source: KafkaSource,
     gallery: PostgresGallery,
     watermark: Watermark,
@@ -300,7 +305,7 @@ def _ports(
     ports = Ports(
         subscribe=source.subscribe,
         parse=_parser(settings),
-        images=open_images(settings),
+        images=images,
         encoder=encoder,
         attempts=PostgresAttempts(database, instance=kafka.instance, process=uuid4()),
         matcher=NumpyMatcher(),
@@ -349,10 +354,10 @@ def _judge(settings: Settings, meter: Meter, closing: ExitStack) -> JudgeStage:
     )
 
 
-def run_worker(settings: Settings, *, encoders: Callable[[Settings], SessionEncoder] = open_encoder) -> None:
+def run_worker(settings: Settings, *, encoders: OpenEncoder = open_encoder, images: OpenImages = open_images) -> None:
     """Run until SIGTERM or SIGINT, then drain. A failed stage ends the process at once with its exit code."""
     configure_logs(level=settings.observe.log_level, form=settings.observe.log_format)
-    worker = build_worker(settings, encoders=encoders)
+    worker = build_worker(settings, encoders=encoders, images=images)
     faulthandler.register(signal.SIGUSR2, all_threads=True)  # what every thread does, for a worker that seems to hang
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.pipeline.request_stop())

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from devstack import Devstack
-from tests.chaos.closing import close, told
+from tests.chaos.closing import close, told, too_little
 from tests.chaos.run import Run, run
 from tests.chaos.schedule import FULL, QUICK, SMOKE, Size
 from worker.observe import configure_logs
@@ -45,6 +45,7 @@ def _run(given: argparse.Namespace, stack: Devstack) -> int:
     made = run(_size(given), seed=given.seed, folder=given.out, stack=stack, say=say)
     say("reading everything back")
     verdict = close(made)
+    made.faults += too_little(made, verdict)
     document = {**verdict.document, "held": verdict.held and not made.faults, "run": told(made)}
     text = json.dumps(document, indent=1)
     (given.out / "verdict.json").write_text(text + "\n")

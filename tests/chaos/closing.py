@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from benchmarks.host import commit, host_facts
@@ -17,6 +18,7 @@ from tests.chaos.verdict import Verdict, reach_verdict
 
 # What the broker says when a group has a new generation or assignment.
 CLASSIC = re.compile(r"^(\S+) .* Stabilized group (\S+) generation \d+")
+TROUBLE_MS = 10_000  # how long after a fault its effects may last
 CONSUMER = re.compile(r"^(\S+) .*\[GroupId (\S+)\] Computed a new target assignment for epoch \d+")
 
 
@@ -30,6 +32,7 @@ def close(made: Run) -> Verdict:
         Watched(
             submissions=made.load.submissions, readers=made.readers, offsets=made.watch.samples, samples=made.samples
         ),
+        verify_audit=made.sealing.findings,
     )  # fmt: skip
     return reach_verdict(seen, _chronicle(made, seen, ended_ms))
 
@@ -45,7 +48,7 @@ def _chronicle(made: Run, seen: Observation, ended_ms: int) -> Chronicle:
         kills=(*made.fleet.kills, *made.services.kills),
         faults=(*made.network.faults, *made.services.faults),
         rebalances=tuple(rebalances(made.services.broker_log, names)),
-        recoveries=(*made.fleet.recoveries, *returns(made.services.returns, seen.outputs, len(names))),
+        recoveries=(*workers_back(made), *returns(made.services.returns, seen.outputs, len(names))),
     )
 
 
@@ -56,6 +59,41 @@ def rebalances(log: Iterable[str], groups: dict[str, str]) -> Iterator[Rebalance
         if found and found[2] in groups:
             at = datetime.fromisoformat(found[1]).astimezone(UTC)
             yield Rebalance(at_ms=round(at.timestamp() * 1e3), protocol=groups[found[2]])
+
+
+def workers_back(made: Run) -> Iterator[Recovery]:
+    """Those that died while the services and the network were well, apart from those that did not."""
+    harm_ms = [
+        *((kill.at_ms, kill.at_ms) for kill in made.services.kills),
+        *((at_ms, at_ms) for _, at_ms in made.services.returns),
+        *((fault.at_ms, fault.at_ms + TROUBLE_MS) for fault in (*made.network.faults, *made.services.faults)),
+    ]
+    for found in made.fleet.recoveries:
+        back_ms = found.at_ms + found.seconds * 1e3
+        troubled = any(began < back_ms and ended > found.at_ms - TROUBLE_MS for began, ended in harm_ms)
+        yield replace(found, service="worker, other faults beside it") if troubled else found
+
+
+def too_little(made: Run, verdict: Verdict) -> Iterator[str]:
+    """What the size promised and the run did not do or prove."""
+    size, chronicle = made.size, _killed(made)
+    least = {"worker": size.least_worker_kills, **dict.fromkeys(("kafka", "postgres", "redis"), size.service_kills)}
+    yield from (f"{chronicle[name]} kills of {name}, of {n}" for name, n in least.items() if chronicle[name] < n)
+    done = verdict.document["rebalances"]
+    assert isinstance(done, dict)
+    if sum(done.values()) < size.least_rebalances or (size.least_rebalances and len(done) < len(made.world.groups)):
+        yield f"rebalances {done}, of {size.least_rebalances} over {len(made.world.groups)} protocols"
+    if len(made.network.faults) < size.network:
+        yield f"{len(made.network.faults)} faults of the network, of {size.network}"
+    if made.load.sent < size.jobs:
+        yield f"{made.load.sent} submissions, of {size.jobs}"
+    unproven = verdict.document["unproven"]
+    if unproven and size.least_worker_kills:
+        yield f"nothing to check {unproven} on"
+
+
+def _killed(made: Run) -> Counter[str]:
+    return Counter(kill.service for kill in (*made.fleet.kills, *made.services.kills) if kill.how == "SIGKILL")
 
 
 def returns(returned: Sequence[tuple[str, int]], outputs: Sequence[Output], groups: int) -> Iterator[Recovery]:

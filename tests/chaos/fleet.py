@@ -264,7 +264,8 @@ class Fleet:
     def _commits(self, place: _Place, at_s: float) -> None:
         self.commits.append((round(at_s * 1e3), place.slot.instance))
         if place.died_s is not None and at_s > place.died_s:
-            self.recoveries.append(Recovery(service="worker", seconds=at_s - place.died_s))
+            died_ms = round(place.died_s * 1e3)
+            self.recoveries.append(Recovery(service="worker", seconds=at_s - place.died_s, at_ms=died_ms))
             place.died_s = None
 
     def _note(self, instance: str, how: str, failpoint: str | None = None) -> None:

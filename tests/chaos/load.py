@@ -22,12 +22,15 @@ from schemas.canonical import payload_digest
 from schemas.codec import Encoded, encode_job
 from schemas.codes import ErrorCode
 from schemas.job import AuthenticationJob, JobView
+from tests.chaos.flaky_host import NEVER, uri_of
 from tests.chaos.observation import Submission
 from tests.chaos.photographs import CATEGORY, SKUS, photograph
 from tests.chaos.world import TENANTS, Group, World
 
 # Shares of the submissions; what is left are good jobs of one view.
 TWO_VIEWS, LATE, BLANK, MALFORMED = 0.10, 0.02, 0.02, 0.02
+FETCHED = 0.03  # of the good ones: their one photograph lies at a host that refuses it so often
+REFUSALS = (0, 1, 1, 2, NEVER)
 AGAIN, CONFLICT, TWIN, TRACED = 0.04, 0.02, 0.04, 0.1  # of the good ones
 FORGED, ODD = 0.35, 0.15
 LATER = 300  # submissions until a job comes again, at most
@@ -61,7 +64,7 @@ class Load:
         self.sent = 0
         self.submissions: list[Submission] = []
         self.failures: list[str] = []
-        self._plan = sendings(world.groups, seed=seed)
+        self._plan = sendings(world.groups, seed=seed, image_port=world.image_port)
         self._pace = random.Random(seed ^ 0x5EED)
         self._producer = Producer({**world.kafka, **SETTINGS})
         self._stop = threading.Event()
@@ -115,7 +118,7 @@ class Load:
         return note
 
 
-def sendings(groups: Sequence[Group], *, seed: int) -> Iterator[Sending]:
+def sendings(groups: Sequence[Group], *, seed: int, image_port: int) -> Iterator[Sending]:
     """Sendings without end, the same for the same seed but for the time of day in them."""
     rng = random.Random(seed)
     later: list[tuple[int, int, Sending]] = []
@@ -124,7 +127,7 @@ def sendings(groups: Sequence[Group], *, seed: int) -> Iterator[Sending]:
             yield heappop(later)[2]
             continue
         group = groups[number % len(groups)]
-        sending = _sending(rng, group, f"{seed}-{number}")
+        sending = _sending(rng, group, f"{seed}-{number}", image_port)
         yield sending
         if sending.submission.well_formed and sending.submission.expects_dead_code is None:
             again = _again(rng, group, sending, f"{seed}-{number}")
@@ -132,7 +135,7 @@ def sendings(groups: Sequence[Group], *, seed: int) -> Iterator[Sending]:
                 heappush(later, (number + rng.randrange(1, LATER), number, again))
 
 
-def _sending(rng: random.Random, group: Group, name: str) -> Sending:
+def _sending(rng: random.Random, group: Group, name: str, image_port: int) -> Sending:
     kind = rng.random()
     if kind < MALFORMED:
         return _malformed(rng, group, name)
@@ -145,7 +148,19 @@ def _sending(rng: random.Random, group: Group, name: str) -> Sending:
         view = job.views[0]
         blank = _digested(replace(job, views=(replace(view, data=b"no photograph", sha256=rng.randbytes(32).hex()),)))
         return _of(rng, group, blank, expects=ErrorCode.NO_USABLE_VIEW)
+    if kind < MALFORMED + LATE + BLANK + FETCHED:
+        return _fetched(rng, group, job, image_port)
     return _of(rng, group, job)
+
+
+def _fetched(rng: random.Random, group: Group, job: AuthenticationJob, port: int) -> Sending:
+    """One photograph by URI. Whatever worker asks for it, and however often it dies, the end is the same."""
+    refusals, seed = rng.choice(REFUSALS), rng.getrandbits(40)
+    data = photograph(job.sku, "logo", seed)
+    uri = uri_of(port, job.sku, "logo", seed, forged=False, refusals=refusals)
+    view = JobView(view="logo", sha256=sha256(data).hexdigest(), uri=uri)
+    expects = ErrorCode.RETRIES_EXHAUSTED if refusals == NEVER else None
+    return _of(rng, group, _digested(replace(job, views=(view,))), expects=expects)
 
 
 def _again(rng: random.Random, group: Group, sending: Sending, name: str) -> Sending | None:

@@ -254,20 +254,25 @@ class Rebalance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """From the death of a worker, or the return of a service, to the next commit of a worker."""
+    """From the death of a worker, or the return of a service at `at_ms`, to the next commit of a worker."""
 
     service: str
     seconds: float
+    at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """`attempts`: ASSAY_IMAGES__ATTEMPTS. The rest is how far a process may stand above its baseline."""
+    """`attempts`: ASSAY_IMAGES__ATTEMPTS. The rest is how far a process may stand above its baseline.
+
+    Handles: pools of connections fill when there is trouble, and a client that was replaced is closed a while later.
+    They do not grow with the length of a run.
+    """
 
     attempts: int = 3
     rss_ratio: float = 1.25
     rss_slack_bytes: int = 64 * 1024 * 1024
-    handles_slack: int = 8
+    handles_slack: int = 16
     threads_slack: int = 4
     connections_slack: int = 4
     least_cosine: float = 0.9999

@@ -13,12 +13,14 @@ from pathlib import Path
 from devstack import Devstack
 from tests.chaos import schedule as planned
 from tests.chaos.concurrent_reader import ConcurrentReader
+from tests.chaos.flaky_host import FlakyHost
 from tests.chaos.fleet import Arming, Fleet, Slot, now_ms, wait_until
 from tests.chaos.load import Load
 from tests.chaos.network import Network
 from tests.chaos.observation import Moment, ProcessSample, Reader
 from tests.chaos.reading import process_sample
 from tests.chaos.schedule import Event, Size, schedule
+from tests.chaos.sealing import Sealing
 from tests.chaos.services import Services
 from tests.chaos.watch import Watch
 from tests.chaos.world import Group, World, new_world
@@ -47,6 +49,8 @@ class Run:
     services: Services
     network: Network
     watch: Watch
+    images: FlakyHost
+    sealing: Sealing
     events: Sequence[Event]
     started_ms: int = field(default_factory=now_ms)
     samples: list[ProcessSample] = field(default_factory=list)
@@ -56,9 +60,12 @@ class Run:
 
 def run(size: Size, *, seed: int, folder: Path, stack: Devstack, say: Say) -> Run:
     """Play the whole run; the services are up before and after. Raises DevstackError when one does not come back."""
-    world = new_world(stack.up(), folder)
-    made = _made(world, size, seed, folder, stack, say)
+    images = FlakyHost()
+    world = new_world(stack.up(), folder, images)
+    made = _made(world, images, size, seed, folder, stack, say)
     readers = [_reader(made, group) for group in world.groups]
+    made.images.start()
+    made.sealing.start()
     made.network.start()
     made.watch.start()
     made.fleet.start()
@@ -69,11 +76,12 @@ def run(size: Size, *, seed: int, folder: Path, stack: Devstack, say: Say) -> Ru
         _stop(made, readers)
     made.faults += [str(one) for one in made.fleet.exits if one.strange]
     made.faults += [f"not sent: {failure}" for failure in made.load.failures[:5]]
+    made.faults += [f"the sealer ended: {made.sealing.failure!r}"] if made.sealing.failure else []
     made.faults += [f"{name} acted {made.size.rounds - left} times" for name, left in _missing(made).items()]
     return made
 
 
-def _made(world: World, size: Size, seed: int, folder: Path, stack: Devstack, say: Say) -> Run:
+def _made(world: World, images: FlakyHost, size: Size, seed: int, folder: Path, stack: Devstack, say: Say) -> Run:
     network = Network(world)
     slots = [slot for group in world.groups for slot in _slots(group, size, network)]
     harmed = {group.name: [s.instance for s in slots if s.group == group.name] for group in world.groups}
@@ -88,6 +96,8 @@ def _made(world: World, size: Size, seed: int, folder: Path, stack: Devstack, sa
         services=Services(stack, world.addresses.superuser_url),
         network=network,
         watch=Watch(world),
+        images=images,
+        sealing=Sealing(world, folder),
         events=schedule(size, harmed, seed=seed),
     )
 
@@ -203,6 +213,8 @@ def _stop(made: Run, readers: Sequence[ConcurrentReader]) -> None:
     made.load.stop()
     codes = made.fleet.stop()
     made.network.stop()
+    made.images.stop()
+    made.sealing.stop()
     made.watch.stop()
     made.readers += [reader.stop() for reader in readers]
     made.services.keep_broker_log()

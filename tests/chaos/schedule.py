@@ -47,7 +47,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much of everything. `rounds`: how often each failpoint is to act."""
+    """How much of everything. `rounds`: how often each failpoint is to act. Below `least_*` a run proves too little."""
 
     jobs: int
     rate_s: float
@@ -62,6 +62,8 @@ class Size:
     service_freezes: int
     backends: int
     network: int
+    least_worker_kills: int = 0
+    least_rebalances: int = 0
 
 
 SMOKE = Size(
@@ -70,11 +72,11 @@ SMOKE = Size(
 )  # fmt: skip
 QUICK = Size(
     jobs=20_000, rate_s=60.0, duration_s=320.0, workers=2, rounds=2, kills=34, freezes=6, terms=6, storms=3,
-    service_kills=3, service_freezes=1, backends=1, network=24,
+    service_kills=3, service_freezes=1, backends=1, network=24, least_worker_kills=60, least_rebalances=40,
 )  # fmt: skip
 FULL = Size(
     jobs=200_000, rate_s=70.0, duration_s=2_800.0, workers=2, rounds=26, kills=420, freezes=40, terms=40, storms=20,
-    service_kills=20, service_freezes=5, backends=8, network=220,
+    service_kills=20, service_freezes=5, backends=8, network=220, least_worker_kills=500, least_rebalances=200,
 )  # fmt: skip
 
 

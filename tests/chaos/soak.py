@@ -20,6 +20,7 @@ from pathlib import Path
 from benchmarks.host import commit, host_facts
 from devstack import Devstack
 from devstack.ports import free_port
+from tests.chaos.flaky_host import FlakyHost
 from tests.chaos.fleet import Fleet, Slot, wait_until
 from tests.chaos.load import Load
 from tests.chaos.reading import process_sample
@@ -93,7 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _made(given: argparse.Namespace, stack: Devstack, say: Say) -> Soak:
-    whole = new_world(stack.up(), given.out)
+    host = FlakyHost()
+    host.start()  # to the end of the process
+    whole = new_world(stack.up(), given.out, host)
     group = next(group for group in whole.groups if group.name == "cooperative")
     world, port = replace(whole, groups=(group,)), free_port()
     watched = {**group.environment, "ASSAY_OBSERVE__PORT": str(port)}

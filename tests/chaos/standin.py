@@ -1,7 +1,7 @@
 """`python -m tests.chaos.standin`: the real worker with a fast stand-in for its encoders, for delivery runs alone.
 
-Everything but the engine is what runs in production: intake, decoding, batching, matching, judging, settling, Kafka,
-PostgreSQL, Redis. Its verdicts say nothing of goods.
+Images that are named by URI come from a host on loopback. Everything else is what runs in production: intake, fetching,
+decoding, batching, matching, judging, settling, Kafka, PostgreSQL, Redis. Its verdicts say nothing of goods.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engines.decoder import PillowDecoder
 from engines.runner import EncoderOutputs, EngineInfo, empty_outputs
 from engines.session import EncoderSession
+from tests.chaos.flaky_host import open_images
 from tests.chaos.photographs import GRID, SIDE_PX, colours_of
 from worker.adapters.encoder import SessionEncoder
 from worker.app import run_worker
@@ -74,4 +75,4 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 if __name__ == "__main__":
-    run_worker(load_settings(), encoders=open_standin)
+    run_worker(load_settings(), encoders=open_standin, images=open_images)

@@ -17,6 +17,7 @@ from pathlib import Path
 from demo.stand import Stand, new_stand
 from devstack import Addresses
 from schemas.job import JobView
+from tests.chaos.flaky_host import FlakyHost
 from tests.chaos.photographs import CATEGORY, SKUS, VIEWS, photograph
 from tests.chaos.standin import NAME, open_standin
 from worker.adapters.kafka import apply_topics, plan_topics
@@ -81,6 +82,7 @@ class World:
     addresses: Addresses
     stand: Stand
     groups: tuple[Group, ...]
+    image_port: int
 
     @property
     def kafka(self) -> dict[str, str]:
@@ -88,9 +90,9 @@ class World:
         return {"bootstrap.servers": self.addresses.kafka_bootstrap}
 
 
-def new_world(addresses: Addresses, folder: Path) -> World:
-    """Migrate a database, make the topics of each group, enrol and calibrate."""
-    stand = new_stand(addresses, folder / "stand", SETTINGS)
+def new_world(addresses: Addresses, folder: Path, host: FlakyHost) -> World:
+    """Migrate a database, make the topics of each group, enrol and calibrate. `host` is told to the workers."""
+    stand = new_stand(addresses, folder / "stand", {**SETTINGS, **host.environment})
     groups = tuple(_group(stand, name, settings) for name, settings in PROTOCOLS.items())
     for group in groups:
         with environment(group.environment):
@@ -98,7 +100,7 @@ def new_world(addresses: Addresses, folder: Path) -> World:
         apply_topics(kafka.client_config(), plan_topics(kafka.client_config(), kafka.topics, partitions=PARTITIONS))
     with environment({**stand.environment, "ASSAY_DATABASE__URL": stand.curator_url}):
         _furnish(load_settings(), folder)
-    return World(addresses=addresses, stand=stand, groups=groups)
+    return World(addresses=addresses, stand=stand, groups=groups, image_port=host.port)
 
 
 @contextmanager
