@@ -265,15 +265,15 @@ class Recovery:
 class Limits:
     """`attempts`: ASSAY_IMAGES__ATTEMPTS. The rest is how far a process may stand above its baseline.
 
-    Handles: pools of connections fill when there is trouble, and a client that was replaced is closed a while later.
-    They do not grow with the length of a run.
+    Handles and threads: pools of connections and of name resolvers (4 threads) fill when they are first needed, and a
+    client that was replaced is closed a while later. They do not grow with the length of a run.
     """
 
     attempts: int = 3
     rss_ratio: float = 1.25
     rss_slack_bytes: int = 64 * 1024 * 1024
     handles_slack: int = 16
-    threads_slack: int = 4
+    threads_slack: int = 8
     connections_slack: int = 4
     least_cosine: float = 0.9999
 
