@@ -21,7 +21,7 @@ from engines.manifest import EngineManifest, golden_path, manifest_path, model_p
 from engines.onnxruntime_runner import OnnxRuntimeRunner
 from engines.openvino_runner import OpenVinoRunner
 from engines.runner import Backend, Runner
-from engines.session import EncoderSession
+from engines.session import CPU_DEADLINE_S, GPU_DEADLINE_S, EncoderSession
 from engines.signing import TrustedKeys, load_trusted_keys, verify
 
 BackendChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt"]
@@ -145,6 +145,7 @@ def load_session(
     plans_dir: Path | None = None,
     limits: DecodeLimits | None = None,
     reduced_decode: bool = True,
+    deadline_s: float | None = None,
 ) -> EncoderSession:
     """A session over the named encoders, each verified, warmed and self-tested. Threads default to this process's
     cores. Raises EngineRefused."""
@@ -164,4 +165,5 @@ def load_session(
         closing = undo.pop_all()
     workers = decode_threads or len(os.sched_getaffinity(0))
     decoder = PillowDecoder(sizes.pop(), workers, limits, reduced_decode, helpers=decode_helpers)
-    return EncoderSession(runners, decoder, closing)
+    usual_s = CPU_DEADLINE_S if gpu is None else GPU_DEADLINE_S
+    return EncoderSession(runners, decoder, closing, deadline_s=deadline_s or usual_s)

@@ -18,7 +18,9 @@ from engines.container import Container, examined
 from engines.preprocess import resized
 from engines.quality import QualityMeasures, measured, perceptual_hash
 
-FaultCode = Literal["undecodable", "truncated", "too_many_pixels", "type_not_allowed", "too_small", "decoder_crashed"]
+FaultCode = Literal[
+    "undecodable", "truncated", "too_many_pixels", "type_not_allowed", "too_small", "decoder_crashed", "encoder_failed"
+]
 
 _OTHER_MAGIC: Final = ((0, b"GIF8"), (0, b"BM"), (0, b"II*\0"), (0, b"MM\0*"), (4, b"ftyp"), (0, b"%PDF"), (0, b"<"))
 

@@ -2,6 +2,7 @@
 
 EngineRefused   the file, its manifest or its signature is not acceptable; `code` is one of RefusalCode
 RunnerFailed    the backend failed while running an accepted engine
+└── OutOfMemory for want of memory; fewer photographs at once may fit
 """
 
 from __future__ import annotations
@@ -34,4 +35,8 @@ class EngineRefused(Exception):
 
 
 class RunnerFailed(Exception):
-    """The backend raised while running a batch; the cause is chained."""
+    """The backend raised while running a batch, or did not end in time; the cause is chained."""
+
+
+class OutOfMemory(RunnerFailed):
+    """The device has no memory for a batch of this size."""

@@ -55,9 +55,11 @@ class OnnxRuntimeBatch:
         self._name = name
         self._future = future
 
-    def result(self) -> EncoderOutputs:
+    def result(self, timeout_s: float | None = None) -> EncoderOutputs:
         try:
-            return self._future.result()
+            return self._future.result(timeout_s)
+        except TimeoutError as error:
+            raise RunnerFailed(f"ONNX Runtime did not run {self._name} within {timeout_s} s") from error
         except Exception as error:
             raise RunnerFailed(f"ONNX Runtime could not run {self._name}: {error}") from error
 

@@ -15,7 +15,7 @@ from engines.manifest import EngineManifest
 from engines.preprocess import Preprocessing
 from engines.runner import OUTPUT_NAMES, EncoderOutputs, EngineInfo, empty_outputs
 
-_DEADLINE_S: Final = 120.0  # OpenVINO calls back on success alone; a request that failed is noticed here
+_DEADLINE_S: Final = 120.0  # OpenVINO calls back on success alone; a request that failed is noticed at the deadline
 
 
 class OpenVinoRunner:
@@ -72,9 +72,10 @@ class OpenVinoBatch:
             if not self._left:
                 self._done.set()
 
-    def result(self) -> EncoderOutputs:
-        if not self._done.wait(_DEADLINE_S):
-            raise RunnerFailed(f"{self._info.name}: {self._left} requests did not end within {_DEADLINE_S:.0f} s")
+    def result(self, timeout_s: float | None = None) -> EncoderOutputs:
+        limit_s = _DEADLINE_S if timeout_s is None else timeout_s
+        if not self._done.wait(limit_s):
+            raise RunnerFailed(f"{self._info.name}: {self._left} requests did not end within {limit_s:g} s")
         if self._failure is not None:
             raise RunnerFailed(f"{self._info.name}: outputs could not be read: {self._failure}") from self._failure
         return self._outputs

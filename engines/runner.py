@@ -59,8 +59,8 @@ class EncoderOutputs:
 class Pending(Protocol):
     """A batch that is running."""
 
-    def result(self) -> EncoderOutputs:
-        """Wait and read the outputs; raises RunnerFailed."""
+    def result(self, timeout_s: float | None = None) -> EncoderOutputs:
+        """Wait, `timeout_s` at most, and read the outputs. Raises RunnerFailed, OutOfMemory among them."""
         ...
 
 

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from engines.decode import Decoded, Decoder, ImageFault
 from engines.errors import EngineRefused, RefusalCode, RunnerFailed
+from engines.guard import GuardedBatch, GuardedRunner
 from engines.quality import QualityMeasures
-from engines.runner import EngineInfo, Pending, Runner
+from engines.runner import EngineInfo, Runner
 
 _WAITING_SQUARES: Final = 32  # decoded photographs that wait for an encoder; then the decoder's threads wait
 _GROUP: Final = 8  # photographs handed to a runner at once
-_DEADLINE_S: Final = 600.0
+CPU_DEADLINE_S: Final = 60.0  # a batch takes a second; two cores that fifty processes want make it half a minute
+GPU_DEADLINE_S: Final = 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +58,14 @@ class _Running:
     """A decoded photograph that is row `row` of a running group."""
 
     decoded: Decoded
-    group: Pending
+    group: GuardedBatch
     row: int
     engine: EngineInfo
 
-    def features(self) -> ViewFeatures:
-        outputs = self.group.result()
+    def features(self, timeout_s: float) -> ViewFeatures | ImageFault:
+        outputs = self.group.result(timeout_s)
+        if self.group.broken[self.row]:
+            return ImageFault(code="encoder_failed", message=f"{self.engine.name} gives no finite numbers for it")
         return ViewFeatures(
             engine=self.engine,
             embedding=outputs.embedding[self.row],
@@ -87,30 +91,40 @@ class _Waiting:
 class PendingBatch:
     """A batch on its way."""
 
-    def __init__(self, slots: Sequence[_Slot]) -> None:
+    def __init__(self, slots: Sequence[_Slot], deadline_s: float) -> None:
         self._slots = slots
+        self._deadline_s = deadline_s
 
     def result(self) -> list[ViewFeatures | ImageFault]:
         """Features or fault of every photograph, in the order of the requests. Raises RunnerFailed."""
-        return [_settled(slot) for slot in self._slots]
+        return [_settled(slot, self._deadline_s) for slot in self._slots]
 
 
-def _settled(slot: _Slot) -> ViewFeatures | ImageFault:
+def _settled(slot: _Slot, deadline_s: float) -> ViewFeatures | ImageFault:
     try:
-        running = slot.result(_DEADLINE_S)
+        running = slot.result(deadline_s)
     except TimeoutError as error:
-        raise RunnerFailed(f"a photograph was not encoded within {_DEADLINE_S:.0f} s") from error
+        raise RunnerFailed(f"a photograph was not encoded within {deadline_s:g} s") from error
     except CancelledError as error:
         raise RunnerFailed("the session was closed while a batch was on its way") from error
-    return running if isinstance(running, ImageFault) else running.features()
+    return running if isinstance(running, ImageFault) else running.features(deadline_s)
 
 
 class EncoderSession:
-    """Owns a decoder and the runners, by encoder name. Any thread may start batches; one closes. `closing` releases the
-    runners and what they share, where that is more than the runners themselves."""
+    """Owns a decoder and the runners, by encoder name. Any thread may start batches, one reads them, one closes.
+    `closing` releases the runners and what they share, where that is more than the runners themselves. What takes
+    longer than `deadline_s` hangs."""
 
-    def __init__(self, runners: Mapping[str, Runner], decoder: Decoder, closing: ExitStack | None = None) -> None:
-        self._runners = dict(runners)
+    def __init__(
+        self,
+        runners: Mapping[str, Runner],
+        decoder: Decoder,
+        closing: ExitStack | None = None,
+        *,
+        deadline_s: float = CPU_DEADLINE_S,
+    ) -> None:
+        self._runners = {name: GuardedRunner(runner) for name, runner in runners.items()}
+        self._deadline_s = deadline_s
         self._closing = closing
         self._decoder = decoder
         self._waiting: queue.Queue[_Waiting | None] = queue.Queue(_WAITING_SQUARES)
@@ -133,7 +147,7 @@ class EncoderSession:
         squares = self._decoder.decode([request.blob for request in batch])
         for request, slot, square in zip(batch, slots, squares, strict=True):
             square.add_done_callback(partial(self._decoded, request.encoder, slot))
-        return PendingBatch(slots)
+        return PendingBatch(slots, self._deadline_s)
 
     def close(self) -> None:
         """Stop decoding, let running groups end, release the runners. Batches not yet decoded raise RunnerFailed."""

@@ -45,6 +45,7 @@ class ViewCode(StrEnum):
     FORBIDDEN = "forbidden"
     UNREACHABLE = "unreachable"
     DECODER_CRASHED = "decoder_crashed"
+    ENCODER_FAILED = "encoder_failed"
     UNKNOWN_VIEW = "unknown_view"
     TOO_SMALL = "too_small"
 

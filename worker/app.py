@@ -98,6 +98,7 @@ def open_encoder(settings: Settings) -> SessionEncoder:
             plans_dir=engines.plans_dir,
             limits=DecodeLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels),
             reduced_decode=not engines.full_decode,
+            deadline_s=engines.deadline_s or None,
         )
     except EngineRefused as refusal:
         raise ConfigurationError(f"engines in {models_dir}: {refusal}") from refusal

@@ -187,6 +187,11 @@ class EngineSettings(Group):
     )
     inference_threads: int = Field(0, ge=0, description="0: one a core")
     full_decode: bool = Field(False, description="decode JPEGs in full instead of at a reduced scale")
+    deadline_s: float = Field(
+        0.0,
+        ge=0.0,
+        description="an engine that takes longer for a batch hangs, and the worker ends; 0: 60 on a CPU, 10 on a GPU",
+    )
 
     def encoder_for(self, category: str, view: str) -> str:
         return self.encoders.get(f"{category}/{view}", self.default_encoder)

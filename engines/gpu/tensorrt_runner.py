@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import EngineRefused, RefusalCode, RunnerFailed
+from engines.errors import EngineRefused, OutOfMemory, RefusalCode, RunnerFailed
 from engines.gpu.device import Device
 from engines.gpu.plans import INPUT, PlanFolder, build_plan, load_plan, plan_key
 from engines.manifest import EngineManifest
@@ -61,11 +61,14 @@ class TensorRtBatch:
         self._name = name
         self._future = future
 
-    def result(self) -> EncoderOutputs:
+    def result(self, timeout_s: float | None = None) -> EncoderOutputs:
         try:
-            return self._future.result()
+            return self._future.result(timeout_s)
+        except TimeoutError as error:
+            raise RunnerFailed(f"TensorRT did not run {self._name} within {timeout_s} s") from error
         except Exception as error:
-            raise RunnerFailed(f"TensorRT could not run {self._name}: {error}") from error
+            kind = OutOfMemory if type(error).__name__ == "MemoryError" else RunnerFailed  # PyCUDA's own, or Python's
+            raise kind(f"TensorRT could not run {self._name}: {error}") from error
 
 
 class _Execution:

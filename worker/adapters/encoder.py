@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from engines.decode import ImageFault
+from engines.errors import RunnerFailed
 from engines.runner import EngineInfo
 from engines.session import EncodeRequest, EncoderSession, PendingBatch, ViewFeatures
 from schemas.codes import ViewCode
 from schemas.verdict import EngineUse
 from worker.core.evidence import UnusableView, ViewProbe
+from worker.errors import Fatal
 from worker.ports import EncodeView
+
+EXIT_ENGINE = 74  # EX_IOERR: an engine or its device failed
 
 
 class SessionEncoder:
@@ -38,7 +42,11 @@ class SessionPending:
         self._engines = engines
 
     def result(self) -> list[ViewProbe | UnusableView]:
-        answers = zip(self._requests, self._pending.result(), strict=True)
+        """Raises Fatal: after a fault of a device nothing that this process computes can be trusted."""
+        try:
+            answers = zip(self._requests, self._pending.result(), strict=True)
+        except RunnerFailed as failure:
+            raise Fatal(str(failure), exit_code=EXIT_ENGINE) from failure
         return [self._translate(request, answer) for request, answer in answers]
 
     def _translate(self, request: EncodeView, answer: ViewFeatures | ImageFault) -> ViewProbe | UnusableView:
