@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
+import subprocess
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -74,6 +77,15 @@ class Deployment:
             started.wait_ready()
         return started
 
+    def planted(self, entry: str, **environment: str) -> subprocess.Popen[bytes]:
+        """A worker process of its own making: `entry` is Python that changes something and then runs `assay worker`."""
+        log = self.stand.folder / "workers.log"
+        with log.open("ab") as out:
+            given = {**self.stand.environment, **environment}
+            process = subprocess.Popen([sys.executable, "-c", entry], env=given, stdout=out, stderr=out)
+        self.workers.append(WorkerProcess(process=process, log=log, skip=0))
+        return process
+
     def topic(self, name: str) -> str:
         return f"{self.stand.topic_prefix}{name}"
 
@@ -102,6 +114,9 @@ class Deployment:
     def rows(self, statement: str) -> list[tuple[object, ...]]:
         return query(self.stand.owner_url, statement)
 
+    def number(self, statement: str) -> int:
+        return int(str(self.rows(statement)[0][0]))
+
 
 def jobs(count: int, *, views: Sequence[str] = ("logo",), sku: str = "bag-1") -> list[AuthenticationJob]:
     """Jobs of their own, whose photographs occur nowhere else."""
@@ -122,6 +137,11 @@ def job(seed: int, views: Sequence[str], sku: str) -> AuthenticationJob:
         ),
         payload_digest="",
     )
+
+
+def ends_in_order(process: subprocess.Popen[bytes]) -> bool:
+    process.send_signal(signal.SIGTERM)
+    return process.wait(60) == 0
 
 
 def assert_each_once(records: Sequence[InputRecord], sent: Sequence[AuthenticationJob]) -> None:

@@ -7,9 +7,7 @@ same code on the CPU.
 from __future__ import annotations
 
 import io
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -18,12 +16,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from demo.stand import WorkerProcess
 from devstack import Addresses
 from schemas import headers as names
 from schemas.codec import header
 from schemas.job import AuthenticationJob
-from tests.acceptance.conftest import Deployment, assert_each_once, jobs
+from tests.acceptance.conftest import Deployment, assert_each_once, ends_in_order, jobs
 from tests.acceptance.small import small_deployment
 from worker.adapters.encoder import EXIT_ENGINE
 
@@ -86,17 +83,7 @@ def deployment(stack: Addresses, tmp_path: Path) -> Iterator[Deployment]:
 
 
 def start_worker(deployment: Deployment, fault: str = "", **settings: str) -> subprocess.Popen[bytes]:
-    environment = {**deployment.stand.environment, **ONE_BATCH, **settings, "FAULT": fault}
-    log = deployment.stand.folder / "workers.log"
-    with log.open("ab") as out:
-        process = subprocess.Popen([sys.executable, "-c", ENTRY], env=environment, stdout=out, stderr=out)
-    deployment.workers.append(WorkerProcess(process=process, log=log, skip=0))
-    return process
-
-
-def ends_in_order(process: subprocess.Popen[bytes]) -> bool:
-    process.send_signal(signal.SIGTERM)
-    return process.wait(60) == 0
+    return deployment.planted(ENTRY, FAULT=fault, **ONE_BATCH, **settings)
 
 
 def twelve_jobs() -> tuple[list[AuthenticationJob], AuthenticationJob]:
@@ -107,10 +94,6 @@ def twelve_jobs() -> tuple[list[AuthenticationJob], AuthenticationJob]:
     view = replace(sent[5].views[0], data=out.getvalue(), sha256=sha256(out.getvalue()).hexdigest())
     sent[5] = replace(sent[5], views=(view,))
     return sent, sent[5]
-
-
-def number(deployment: Deployment, query: str) -> int:
-    return int(str(deployment.rows(query)[0][0]))
 
 
 def test_broken_numbers_cost_their_own_photograph_alone(deployment: Deployment) -> None:
@@ -136,11 +119,11 @@ def test_a_hanging_engine_ends_its_worker_which_its_jobs_outlive(deployment: Dep
     sent, _ = twelve_jobs()
     deployment.send(sent)
     assert start_worker(deployment, "hang").wait(120) == EXIT_ENGINE
-    assert number(deployment, f"{STARTS} WHERE NOT solo") == 12, "a hang is a death of what was in flight"
+    assert deployment.number(f"{STARTS} WHERE NOT solo") == 12, "a hang is a death of what was in flight"
     survivor = start_worker(deployment)
     assert_each_once(deployment.read("results", 12), sent)
     assert ends_in_order(survivor)
-    assert number(deployment, STARTS) == 0
+    assert deployment.number(STARTS) == 0
 
 
 @pytest.mark.gpu

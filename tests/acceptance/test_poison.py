@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
@@ -13,12 +12,12 @@ from time import monotonic, sleep
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from demo.stand import WorkerProcess, new_stand
+from demo.stand import new_stand
 from devstack import Addresses
 from engines.publish import seeded_model
 from schemas import headers as names
 from schemas.codec import header
-from tests.acceptance.conftest import Deployment, assert_each_once, jobs
+from tests.acceptance.conftest import Deployment, assert_each_once, ends_in_order, jobs
 
 # `assay worker` whose encoder reads address 0 where it meets the photograph DEADLY; each other batch takes PACE_S.
 ENTRY = """
@@ -68,29 +67,15 @@ def deployment(stack: Addresses, tmp_path: Path) -> Iterator[Deployment]:
 def start_worker(
     deployment: Deployment, deadly: str = "", *, pace_s: float = 0.0, **settings: str
 ) -> subprocess.Popen[bytes]:
-    environment = {**deployment.stand.environment, **settings, "DEADLY": deadly, "PACE_S": str(pace_s)}
-    log = deployment.stand.folder / "workers.log"
-    with log.open("ab") as out:
-        process = subprocess.Popen([sys.executable, "-c", ENTRY], env=environment, stdout=out, stderr=out)
-    deployment.workers.append(WorkerProcess(process=process, log=log, skip=0))
-    return process
-
-
-def number(deployment: Deployment, query: str) -> int:
-    return int(str(deployment.rows(query)[0][0]))
+    return deployment.planted(ENTRY, DEADLY=deadly, PACE_S=str(pace_s), **settings)
 
 
 def wait_until(deployment: Deployment, query: str, at_least: int, process: subprocess.Popen[bytes]) -> None:
     until = monotonic() + 120
-    while number(deployment, query) < at_least:
+    while deployment.number(query) < at_least:
         assert process.poll() is None, f"the worker ended with {process.returncode}"
         assert monotonic() < until, f"{query} stayed below {at_least} for 120 s"
         sleep(0.02)
-
-
-def ends_in_order(process: subprocess.Popen[bytes]) -> bool:
-    process.send_signal(signal.SIGTERM)
-    return process.wait(60) == 0
 
 
 def test_of_21_jobs_in_one_batch_the_poisoned_one_alone_is_buried(deployment: Deployment) -> None:
@@ -102,7 +87,7 @@ def test_of_21_jobs_in_one_batch_the_poisoned_one_alone_is_buried(deployment: De
     suspected = []
     for _ in range(4):
         assert start_worker(deployment, deadly, **one_batch).wait(120) == -signal.SIGSEGV
-        suspected.append(number(deployment, f"{STARTS} WHERE NOT solo"))
+        suspected.append(deployment.number(f"{STARTS} WHERE NOT solo"))
     assert suspected[:2] == [21, 42], "it did not die beside its neighbours"
     assert deployment.rows("SELECT job_id, count(*) FROM assay.attempts WHERE solo GROUP BY job_id") == [
         (bad.job_id, 2)
@@ -128,10 +113,10 @@ def test_six_kills_at_any_moment_bury_no_one(deployment: Deployment) -> None:
         sleep(moments.uniform(0.0, 0.9))
         process.kill()
         process.wait()
-        in_flight.append(number(deployment, STARTS))
+        in_flight.append(deployment.number(STARTS))
     assert sum(count > 0 for count in in_flight) >= 4, f"the kills met too few jobs: {in_flight}"
     survivor = start_worker(deployment)
     assert_each_once(deployment.read("results", 240), sent)
     assert deployment.rows("SELECT count(*) FROM assay.dead_letters") == [(0,)]
     assert ends_in_order(survivor)
-    assert number(deployment, STARTS) == 0
+    assert deployment.number(STARTS) == 0
