@@ -28,7 +28,7 @@ from schemas.message import InputRecord, OutputRecord
 from worker.adapters.kafka_follower import KafkaFollower
 from worker.adapters.kafka_sender import KafkaSender
 
-ANSWER_DEADLINE_S = 60.0
+ANSWER_DEADLINE_S = 180.0  # of a machine that is busy with other things
 
 
 @pytest.fixture(scope="session")
