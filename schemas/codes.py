@@ -28,6 +28,7 @@ class ErrorCode(StrEnum):
     DEADLINE_EXCEEDED = "deadline_exceeded"
     RETRIES_EXHAUSTED = "retries_exhausted"
     POISON = "poison"
+    INTERNAL_ERROR = "internal_error"  # the worker's own code raised on this job alone
     ERASED = "erased"  # the job was answered once, and its data erased since
 
 

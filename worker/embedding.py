@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import numpy as np
+
 from schemas.codes import ErrorCode
 from schemas.job import JobView
 from worker.attempts import Starts
@@ -20,9 +22,10 @@ from worker.core.evidence import JobEvidence, StageTimes, UnusableView, ViewProb
 from worker.core.gallery import GallerySnapshot
 from worker.core.matching import nearest_skus
 from worker.core.poison import Course, Deaths
-from worker.errors import ServiceUnavailable
+from worker.errors import AssayError, ServiceUnavailable
 from worker.fetching import Outage, Release, no_usable_view, rejected
 from worker.handoff import Handoff
+from worker.internal_error import internal_error
 from worker.observe import Meter
 from worker.outcomes import Rejected
 from worker.ports import Gallery, Matcher, PendingViews, ProbeCache, ViewEncoder
@@ -208,7 +211,8 @@ class EmbedStage:
         results = flight.pending.result()
         self._meter.stage("embed", time.monotonic() - flight.started_s)
         arrived = list(zip(flight.batch.images, results, strict=True))
-        self._cache.put_many([(request, probe) for request, probe in arrived if isinstance(probe, ViewProbe)])
+        probes = ((request, probe) for request, probe in arrived if isinstance(probe, ViewProbe))
+        self._cache.put_many([(request, probe) for request, probe in probes if _is_finite(probe)])
         for request, result in arrived:
             self._arrived(request, result)
 
@@ -236,9 +240,15 @@ class EmbedStage:
         if not probes:
             return no_usable_view(assembly.received, unusable, stage="embed")
         snapshot = self._snapshot(assembly.received.job.tenant)
+        try:
+            evidence = self._evidence(assembly, probes, unusable, snapshot)
+        except (AssayError, MemoryError):
+            raise
+        except Exception as error:
+            return internal_error(assembly.received, "embed", error)
         return Embedded(
             received=assembly.received,
-            evidence=self._evidence(assembly, probes, unusable, snapshot),
+            evidence=evidence,
             policy=snapshot.policy,
             images=assembly.fetched.images if self._keep_images else (),
         )
@@ -259,6 +269,7 @@ class EmbedStage:
         snapshot: GallerySnapshot,
     ) -> JobEvidence:
         job = assembly.received.job
+        _refuse_infinite(probes)
         matches = tuple(self._matcher.match(job, probes, snapshot))
         times = StageTimes(
             queue_ms=assembly.fetched.queue_ms,
@@ -274,6 +285,17 @@ class EmbedStage:
             degraded=self._encoder.degraded,
             times=times,
         )
+
+
+def _is_finite(probe: ViewProbe) -> bool:
+    return bool(np.isfinite(probe.embedding).all())
+
+
+def _refuse_infinite(probes: Sequence[ViewProbe]) -> None:
+    """Nothing could be said of such a photograph, and PostgreSQL keeps no vector with a NaN: it would fail for ever."""
+    for probe in probes:
+        if not _is_finite(probe):
+            raise ValueError(f"encoder {probe.engine.name} gave {probe.view} an embedding that is not finite")
 
 
 def _poison(received: Received, deaths: Deaths) -> Rejected:

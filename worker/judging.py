@@ -8,9 +8,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
+import structlog
+
 from schemas.codes import Verdict
+from schemas.verdict import VerdictEvent
 from worker.core.decision import Judgement, judge
 from worker.core.explanation import build_event
+from worker.errors import AssayError
+from worker.internal_error import internal_error
 from worker.observe import Meter
 from worker.outcomes import Judged, Outcome
 from worker.ports import EvidenceStore
@@ -18,6 +23,7 @@ from worker.tracing import TraceJobs
 from worker.work import Embedded
 
 Keep = Literal["off", "inconclusive", "all"]
+_log = structlog.get_logger()
 
 
 class JudgeStage:
@@ -38,19 +44,32 @@ class JudgeStage:
         return outcomes
 
     def _same_policy(self, group: list[Embedded]) -> Sequence[Outcome]:
+        """A job's judgement depends on no other job, so where one makes the group fail each is judged alone."""
+        try:
+            events = self._events(group)
+        except (AssayError, MemoryError):
+            raise
+        except Exception as error:
+            if len(group) == 1:
+                return [internal_error(group[0].received, "judge", error)]
+            _log.warning("judged_alone", jobs=len(group), error=repr(error), exc_info=error)
+            return [outcome for item in group for outcome in self._same_policy([item])]
+        judged = [self._judged(item, event) for item, event in zip(group, events, strict=True)]
+        self._trace(group)
+        return judged
+
+    def _events(self, group: list[Embedded]) -> list[VerdictEvent]:
+        """All of it pure, but for the time of day: what raises here raises on what the jobs bring."""
         started_s = time.monotonic()
         judgements = judge([item.evidence for item in group], group[0].policy)
         took_s = time.monotonic() - started_s
         self._meter.stage("judge", took_s)
-        judged = [
-            self._judged(item, found, took_s * 1e3 / len(group)) for item, found in zip(group, judgements, strict=True)
-        ]
-        self._trace(group)
-        return judged
+        judge_ms = took_s * 1e3 / len(group)
+        return [self._event(item, found, judge_ms) for item, found in zip(group, judgements, strict=True)]
 
-    def _judged(self, item: Embedded, found: Judgement, judge_ms: float) -> Judged:
+    def _event(self, item: Embedded, found: Judgement, judge_ms: float) -> VerdictEvent:
         now = datetime.now(UTC)
-        event = build_event(
+        return build_event(
             item.evidence,
             found,
             judged_at=now,
@@ -58,6 +77,8 @@ class JudgeStage:
             total_ms=max(0.0, (now - item.received.job.submitted_at).total_seconds() * 1e3),
             build=self._build,
         )
+
+    def _judged(self, item: Embedded, event: VerdictEvent) -> Judged:
         if self._keep == "all" or (self._keep == "inconclusive" and event.verdict is Verdict.INCONCLUSIVE):
             self._keep_images(item)
         self._meter.judged(event, time.monotonic() - item.received.received_s)

@@ -101,7 +101,10 @@ class EncodeView(Protocol):
 
 
 class Matcher(Protocol):
-    """Compares probes with a gallery: the NumPy twin, or a device."""
+    """Compares probes with a gallery: the NumPy twin, or a device.
+
+    Raises Fatal where a device failed: any exception outside the tree of worker.errors is laid to the job.
+    """
 
     def match(
         self, job: AuthenticationJob, probes: Sequence[ViewProbe], gallery: GallerySnapshot
