@@ -39,3 +39,9 @@ class OutputRecord:
     key: bytes | None
     value: bytes = field(repr=False)
     headers: Headers
+
+    @property
+    def size_bytes(self) -> int:
+        """Before compression, without what Kafka adds."""
+        named = sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value) + named

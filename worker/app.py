@@ -228,6 +228,7 @@ def limits_of(settings: Settings) -> Limits:
         settle=SettleLimits(
             max_jobs=settings.settle.max_jobs,
             max_transaction_records=settings.settle.max_transaction_records,
+            max_transaction_bytes=settings.settle.max_transaction_bytes,
             floor_s=settings.settle.floor_ms / 1e3,
         ),
     )

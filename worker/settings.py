@@ -210,6 +210,7 @@ class SettleSettings(Group):
     max_jobs: int = Field(500, ge=1, description="outcomes a database transaction")
     floor_ms: float = Field(10.0, ge=0, description="shortest time from one Kafka transaction to the next")
     max_transaction_records: int = Field(1000, ge=1, description="outputs a Kafka transaction")
+    max_transaction_bytes: int = Field(8 * 2**20, ge=1, description="their bytes; one output above it goes alone")
 
 
 class EvidenceSettings(Group):

@@ -8,6 +8,7 @@ belongs to an older one is refused, because another worker may have the partitio
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -36,6 +37,26 @@ class _Entry:
     offset: int
     output: OutputRecord | None = None
     tag: object = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Room:
+    """What a snapshot may still take. Its first record is taken whatever its size, or it would never get out."""
+
+    records: int
+    size_bytes: float
+    empty: bool = True
+
+    def takes(self, entry: _Entry) -> bool:
+        if entry.output is None or not self.records:
+            return False
+        size_bytes = entry.output.size_bytes
+        if size_bytes > self.size_bytes and not self.empty:
+            return False
+        self.records -= 1
+        self.size_bytes -= size_bytes
+        self.empty = False
+        return True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,18 +116,16 @@ class Watermark:
             entry.output, entry.tag = output, tag
             return True
 
-    def ready(self, max_records: int) -> Ready:
-        """The finished prefixes, at most `max_records` records together. They stay until `published`.
+    def ready(self, max_records: int, max_bytes: float = math.inf) -> Ready:
+        """The finished prefixes, at most so many records and bytes together. They stay until `published`.
 
-        One snapshot is out at a time: the publisher asks `still_owned` about the latest.
+        One record above `max_bytes` is handed out alone. One snapshot is out at a time: the publisher asks
+        `still_owned` about the latest.
         """
         with self._changed:
-            prefixes: dict[Partition, list[_Entry]] = {}
-            for partition, lane in self._lanes.items():
-                prefix = _finished_prefix(lane, max_records)
-                max_records -= len(prefix)
-                if prefix:
-                    prefixes[partition] = prefix
+            room = _Room(records=max_records, size_bytes=max_bytes)
+            found = {partition: list(takewhile(room.takes, lane.entries)) for partition, lane in self._lanes.items()}
+            prefixes = {partition: prefix for partition, prefix in found.items() if prefix}
             self._publishing = {partition: self._lanes[partition].epoch for partition in prefixes}
             return _snapshot(prefixes, self._publishing)
 
@@ -125,7 +144,7 @@ class Watermark:
             for partition, next_offset in ready.offsets.items():
                 if self._epoch_of(partition) == ready.epochs[partition]:
                     self._lanes[partition].pop_below(next_offset)
-            # a lane just served goes to the end, so that a small `max_records` starves none
+            # a lane just served goes to the end, so that a small transaction starves none
             for partition in ready.offsets:
                 if partition in self._lanes:
                     self._lanes[partition] = self._lanes.pop(partition)
@@ -190,11 +209,6 @@ class Watermark:
         lane = self._lane(source, epoch)
         entry = lane.by_offset.get(source.offset) if lane else None
         return entry if entry is not None and entry.output is None else None
-
-
-def _finished_prefix(lane: _Lane, at_most: int) -> list[_Entry]:
-    done = takewhile(lambda entry: entry.output is not None, lane.entries)
-    return [entry for entry, _ in zip(done, range(at_most), strict=False)]
 
 
 def _snapshot(prefixes: Mapping[Partition, list[_Entry]], epochs: Mapping[Partition, int]) -> Ready:

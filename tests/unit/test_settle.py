@@ -1,17 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
-from delivery_parts import NOW, TOPICS, Body, Member, eventually, judged, send
+from delivery_parts import NOW, TOPICS, Body, Member, eventually, judged, no_judge, send
 
 from schemas import headers
 from schemas.codes import ErrorCode
-from schemas.message import OutputRecord
+from schemas.message import OutputRecord, Source
 from worker.adapters.memory import Fault, MemoryBroker, MemoryPublisher, MemoryResults
-from worker.errors import Fatal, ServiceUnavailable
+from worker.errors import AbortTransaction, Fatal, ServiceUnavailable
+from worker.handoff import Handoff
+from worker.observe import Meter
 from worker.outcomes import Rejected, Retry
 from worker.ports import Partition
+from worker.settle import SettleLimits, Settler
+from worker.watermark import Watermark
 from worker.work import Received
 
 JOBS = TOPICS.jobs
@@ -190,6 +194,102 @@ def test_a_retry_comes_back_as_the_next_attempt(broker: MemoryBroker) -> None:
     threads[0].join()
     member.inbox.close()
     threads[1].join()
+
+
+class ThinLine:
+    """A Publisher whose transactions of more than `holds` records find no time, refused or unanswered in turn."""
+
+    def __init__(self, broker: MemoryBroker, holds: int) -> None:
+        self.holds = holds
+        self.tried: list[int] = []
+        self.kept: list[int] = []
+        self._broker = broker
+        self._line = MemoryPublisher(broker)
+
+    def commit(self, outputs: Sequence[OutputRecord], offsets: Mapping[Partition, int]) -> None:
+        self.tried.append(len(outputs))
+        if len(outputs) > self.holds:
+            if len(self.tried) % 2:
+                raise AbortTransaction("the producer's queue stayed full")
+            raise ServiceUnavailable("kafka", "no answer in time")
+        before = dict(self._broker.offsets)
+        self._line.commit(outputs, offsets)
+        assert all(before.get(partition, 0) < offset for partition, offset in offsets.items())
+        self.kept.append(len(outputs))
+
+    def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        return self._line.committed(partitions)
+
+    def close(self) -> None:
+        self._line.close()
+
+
+class OpenGate:
+    def pause_all(self, reason: str) -> None:
+        """Nothing comes in here."""
+
+    def resume_all(self, reason: str) -> None:
+        """Nothing comes in here."""
+
+
+def settler_with(broker: MemoryBroker, publisher: ThinLine, *, records: int, size_bytes: int = 2**20) -> Settler:
+    """A settler with `records` finished records in each of two partitions, to be published by hand."""
+    partitions = [(JOBS, 0), (JOBS, 1)]
+    broker.owners.update(dict.fromkeys(partitions, "member-1"))
+    watermark = Watermark()
+    epoch = watermark.assign(partitions)
+    for topic, number in partitions:
+        for offset in range(records):
+            source = Source(topic=topic, partition=number, offset=offset)
+            output = OutputRecord(
+                topic=TOPICS.results, key=b"k", value=b"v" * 1000, headers=((headers.SRC, str(source).encode()),)
+            )
+            watermark.delivered(source, epoch)
+            watermark.finished(source, epoch, output)
+    return Settler(
+        inbox=Handoff("settle", 1), judge=no_judge, store=MemoryResults(topics=TOPICS), publisher=publisher,
+        watermark=watermark, intake=OpenGate(), meter=Meter(),
+        limits=SettleLimits(
+            max_transaction_records=16, max_transaction_bytes=size_bytes, floor_s=0.0, first_wait_s=0.0,
+            longest_wait_s=0.0,
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("holds", [1, 3, 11])
+def test_on_a_thin_line_transactions_shrink_until_they_get_through(broker: MemoryBroker, holds: int) -> None:
+    line = ThinLine(broker, holds)
+    settler = settler_with(broker, line, records=40)
+    for _ in range(400):
+        if not settler.publish():
+            break
+    assert line.tried[0] == 16
+    assert [s for s in sources(broker.published) if s.startswith(f"{JOBS}/1/")] == [f"{JOBS}/1/{n}" for n in range(40)]
+    assert len(set(sources(broker.published))) == len(broker.published) == 80
+    assert broker.offsets == {(JOBS, 0): 40, (JOBS, 1): 40}
+    failed = len(line.tried) - len(line.kept)
+    assert failed <= 4 + len(line.kept), "more than every other transaction failed"
+    assert max(line.kept) == holds, "it did not grow to what the line holds"
+
+
+def test_transactions_grow_again_when_the_line_is_well(broker: MemoryBroker) -> None:
+    line = ThinLine(broker, 1)
+    settler = settler_with(broker, line, records=100)
+    while not line.kept:
+        settler.publish()
+    line.holds = 1000
+    while settler.publish():
+        pass
+    grown = line.kept[: line.kept.index(16) + 1]
+    assert grown == sorted(grown) and len(grown) < 20
+
+
+def test_a_transaction_is_bounded_by_bytes_as_well(broker: MemoryBroker) -> None:
+    line = ThinLine(broker, 1000)
+    settler = settler_with(broker, line, records=10, size_bytes=4100)
+    while settler.publish():
+        pass
+    assert set(line.kept) == {4} and len(broker.published) == 20
 
 
 def retry(item: Received) -> Retry:

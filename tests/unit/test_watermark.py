@@ -104,6 +104,20 @@ def test_a_small_transaction_starves_no_partition() -> None:
     assert served == ["0/0", "0/1", "1/0", "1/1", "0/2", "0/3", "1/2", "1/3"]
 
 
+def test_a_snapshot_holds_so_many_bytes_and_never_less_than_one_record() -> None:
+    watermark = Watermark()
+    epoch = watermark.assign([A, B])
+    for partition, sizes in ((A, (10, 900, 10)), (B, (10, 10))):
+        for offset, size in enumerate(sizes):
+            watermark.delivered(source(offset, partition), epoch)
+            watermark.finished(source(offset, partition), epoch, output(f"{partition[1]}{offset}".ljust(size)))
+    served = []
+    while ready := watermark.ready(10, max_bytes=25):
+        served.append([name.strip() for name in names(ready)])
+        watermark.published(ready)
+    assert served == [["00", "10"], ["01"], ["11", "02"]], "the large one leaves alone, and before what came after it"
+
+
 def test_draining_waits_for_publication_and_gives_up_at_the_deadline() -> None:
     watermark = Watermark()
     epoch = watermark.assign([A])
