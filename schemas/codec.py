@@ -1,4 +1,4 @@
-"""The contract's face: parse and encode jobs and verdicts. Everything a message can do wrong ends as InvalidMessage."""
+"""The contract's face: parse and encode jobs, verdicts and alerts. Everything a message can do wrong ends as InvalidMessage."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from schemas import avro, framing, json_text
 from schemas import headers as names
+from schemas.alert import AlertEvent
+from schemas.alert_codec import alert_from, alert_record
 from schemas.canonical import canonical_json, payload_digest
 from schemas.codes import ErrorCode
 from schemas.envelope import Encoding, event_headers, header, read_envelope
@@ -20,6 +22,8 @@ from schemas.verdict_codec import verdict_from, verdict_record
 
 JOB_SCHEMA = "job.v1.avsc"
 VERDICT_SCHEMA = "verdict.v1.avsc"
+ALERT_SCHEMA = "alert.v1.avsc"
+OF_ALL = b"*"  # key of an alert that concerns no one tenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,26 @@ def decode_verdict(value: bytes, headers: Headers, *, lookup: framing.SchemaLook
     return verdict_from(_decoded(VERDICT_SCHEMA, encoding, value, lookup))
 
 
+def encode_alert(event: AlertEvent, *, encoding: Encoding, source: str) -> Encoded:
+    """The message of an alert. Raises ValueError for NaN, for a naive time and for too many jobs."""
+    plain = alert_record(event)
+    value = avro.encode(ALERT_SCHEMA, plain) if encoding == "avro" else canonical_json(plain)
+    headers = event_headers(
+        event_id=str(event.alert_id),
+        source=source,
+        event_type=names.ALERT_TYPE,
+        time=event.raised_at,
+        encoding=encoding,
+    )
+    return Encoded(key=event.tenant.encode() if event.tenant is not None else OF_ALL, value=value, headers=headers)
+
+
+def decode_alert(value: bytes, headers: Headers) -> AlertEvent:
+    """The event of a message of the alerts topic. Raises InvalidMessage."""
+    encoding = read_envelope(headers, event_type=names.ALERT_TYPE)
+    return alert_from(_decoded(ALERT_SCHEMA, encoding, value, None))
+
+
 def _decoded(schema: str, encoding: Encoding, value: bytes, lookup: framing.SchemaLookup | None) -> Fields:
     if framing.is_framed(value) and lookup is None:
         raise malformed("the payload is framed for a Schema Registry: configure one, or send without the frame")
@@ -116,11 +140,14 @@ def _too_large(size: int, limit: int) -> InvalidMessage:
 
 
 __all__ = [
+    "AlertEvent",
     "Encoded",
     "Encoding",
     "InvalidMessage",
     "checked_job",
+    "decode_alert",
     "decode_verdict",
+    "encode_alert",
     "encode_job",
     "encode_verdict",
     "header",

@@ -80,3 +80,19 @@ class ReasonCode(StrEnum):
     VIEW_WRONG_ROLE = "view_wrong_role"
     DUPLICATE_PHOTOGRAPH = "duplicate_photograph"
     IMAGE_REUSED = "image_reused"
+
+
+class AlertKind(StrEnum):
+    """What an alert says has happened."""
+
+    REPEATED_COUNTERFEIT = "repeated_counterfeit"  # counterfeit verdicts that belong together
+    CALIBRATION_STALE = "calibration_stale"  # what comes in has drifted from what the score calibration was fitted on
+
+
+class AlertLink(StrEnum):
+    """What ties the jobs of a repeated counterfeit together."""
+
+    SERIAL = "serial"
+    SUBMITTER = "submitter"
+    EMBEDDING = "embedding"
+    PHOTOGRAPH = "photograph"

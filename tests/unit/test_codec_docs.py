@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from schemas import codec
-from schemas.codes import ErrorCode, ReasonCode, ViewCode
+from schemas.codes import AlertKind, ErrorCode, ReasonCode, ViewCode
 from schemas.message import InputRecord, Source
 
 CONTRACT = (Path(__file__).parents[2] / "docs" / "contract.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("code", [*ErrorCode, *ViewCode, *ReasonCode], ids=str)
+@pytest.mark.parametrize("code", [*ErrorCode, *ViewCode, *ReasonCode, *AlertKind], ids=str)
 def test_every_code_has_a_row(code: str) -> None:
     row = re.search(rf"^\| `{code}` \| [^|]+ \| [^|]+ \|$", CONTRACT, re.MULTILINE)
     assert row is not None

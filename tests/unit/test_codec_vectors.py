@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from schemas import codec
+from schemas.alert_codec import alert_record
 from schemas.canonical import canonical_json
 from schemas.job_codec import job_json
 from schemas.message import Headers, InputRecord, Source
@@ -21,6 +22,7 @@ from schemas.verdict_codec import verdict_record
 VECTORS = sorted((Path(__file__).parent / "data" / "vectors").glob("*/*.bin"))
 JOBS = [path for path in VECTORS if path.name.startswith("job-")]
 VERDICTS = [path for path in VECTORS if path.name.startswith("verdict-")]
+ALERTS = [path for path in VECTORS if path.name.startswith("alert-")]
 NEWEST = [path for path in VECTORS if path.parent.name == VECTORS[-1].parent.name]
 
 
@@ -50,8 +52,14 @@ def read_verdict(path: Path) -> codec.VerdictEvent:
     return codec.decode_verdict(path.read_bytes(), headers_of(expected_of(path)))
 
 
-def test_vectors_of_both_kinds_and_encodings_are_there() -> None:
+def read_alert(path: Path) -> codec.AlertEvent:
+    return codec.decode_alert(path.read_bytes(), headers_of(expected_of(path)))
+
+
+def test_vectors_of_all_kinds_and_both_encodings_are_there() -> None:
     assert {path.name.split("-")[0] + path.suffixes[0] for path in VECTORS} == {
+        "alert.avro",
+        "alert.json",
         "job.avro",
         "job.json",
         "verdict.avro",
@@ -71,12 +79,19 @@ def test_every_verdict_vector_reads(path: Path) -> None:
     assert json.loads(canonical_json(verdict_record(read_verdict(path)))) == expected_of(path)["content"]
 
 
+@pytest.mark.parametrize("path", ALERTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_alert_vector_reads(path: Path) -> None:
+    assert json.loads(canonical_json(alert_record(read_alert(path)))) == expected_of(path)["content"]
+
+
 @pytest.mark.parametrize("path", NEWEST, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_todays_writer_writes_the_newest_vectors(path: Path) -> None:
     expected, encoding = expected_of(path), "avro" if path.suffixes[0] == ".avro" else "json"
     trace = expected["headers"].get("traceparent")
     if path in JOBS:
         message = codec.encode_job(read_job(path), encoding=encoding, source="vectors", traceparent=trace)  # type: ignore[arg-type]
+    elif path in ALERTS:
+        message = codec.encode_alert(read_alert(path), encoding=encoding, source="vectors")  # type: ignore[arg-type]
     else:
         message = codec.encode_verdict(read_verdict(path), encoding=encoding, source="vectors")  # type: ignore[arg-type]
     assert message.value == path.read_bytes()

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from devstack.kafka import SETTINGS
 from migrations.tables import metadata
 from schemas import published
-from schemas.codes import ErrorCode, ReasonCode, ViewCode
+from schemas.codes import AlertKind, ErrorCode, ReasonCode, ViewCode
 from worker.cli.main import app
 from worker.core.calibration import POOL_BELOW_ITEMS, VIEW_SHARE
 from worker.core.conformal import items_needed
@@ -161,7 +161,7 @@ def test_alerts_ask_for_metrics_that_are() -> None:
     asked = set(re.findall(r"\bassay_[a-z_]+", OPERATIONS))
     names = set(metered())
     roles = {"assay_owner", "assay_migrator", "assay_worker", "assay_gateway", "assay_curator", "assay_eraser"}
-    roles |= {"assay_auditor", "assay_sealer", "assay_analyst"}
+    roles |= {"assay_auditor", "assay_sealer", "assay_watcher", "assay_analyst"}
     suffixed = {f"{name}{suffix}" for name in names for suffix in ("_bucket", "_sum", "_count")}
     assert asked - names - suffixed - roles == set()
 
@@ -215,7 +215,7 @@ def test_every_exit_code_has_its_row() -> None:
 # Codes of the contract
 
 
-@pytest.mark.parametrize("code", [*ErrorCode, *ViewCode, *ReasonCode], ids=str)
+@pytest.mark.parametrize("code", [*ErrorCode, *ViewCode, *ReasonCode, *AlertKind], ids=str)
 def test_the_contract_explains_every_code(code: str) -> None:
     assert f"`{code}`" in CONTRACT
 

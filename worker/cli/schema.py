@@ -10,7 +10,7 @@ from schemas import published
 from worker.errors import AssayError
 
 app = typer.Typer(no_args_is_help=True, help="Print the contract's schemas.")
-Message = Literal["job", "verdict", "deadletter"]
+Message = Literal["job", "verdict", "deadletter", "alert"]
 FILES = {"avro": "{}.v1.avsc", "json": "{}.v1.schema.json"}
 
 
