@@ -75,10 +75,13 @@ verdicts = table(
     must("event_headers", JSON, "Its headers, [[name, text], ...]."),
     must("digest", BYTES, "SHA-256 of `event`; the audit ledger seals it."),
     must("submitted_at", TIME, "When the sender made the job (UTC)."),
+    may("serial", TEXT, "The serial number that the sender gave."),
+    may("labels", JSON, "The sender's labels, {name: text}."),
     one_of("verdict", "verdict", ("authentic", "counterfeit", "inconclusive")),
     Index("ix_verdicts_tenant_job_id", "tenant", "job_id"),
     Index("ix_verdicts_tenant_judged_at", "tenant", "judged_at"),
     Index("ix_verdicts_supersedes", "supersedes", postgresql_where=text("supersedes IS NOT NULL")),
+    Index("ix_verdicts_counterfeit", "judged_at", postgresql_where=text("verdict = 'counterfeit'")),
     partition_by=BY_MONTH,
 )
 

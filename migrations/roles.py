@@ -38,6 +38,7 @@ ROLES = (
     Role(name="assay_curator", statement_timeout="60s"),
     Role(name="assay_eraser", statement_timeout="10min"),
     Role(name="assay_sealer", statement_timeout="60s"),
+    Role(name="assay_watcher", statement_timeout="60s"),
     Role(name="assay_auditor", statement_timeout="10min"),
     Role(name=ANALYST, login=False),
 )

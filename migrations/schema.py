@@ -14,6 +14,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Double,
     Integer,
@@ -41,6 +42,7 @@ metadata = MetaData(
 )
 
 BIGINT, BOOLEAN, BYTES, FLOAT, INTEGER, TEXT = BigInteger, Boolean, LargeBinary, Double, Integer, Text
+DAY = Date()
 TIME = DateTime(timezone=True)
 JSON = JSONB(none_as_null=True)
 ID = UUID(as_uuid=True)

@@ -28,7 +28,7 @@ from migrations.goods import (
     reference_images,
     view_requirements,
 )
-from migrations.operations import alarms, analyst_grants, attempts
+from migrations.operations import alarm_jobs, alarms, analyst_grants, attempts, drift_days
 from migrations.schema import SCHEMA, VIEWS, metadata
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "REFERENCE_STATES",
     "SCHEMA",
     "VIEWS",
+    "alarm_jobs",
     "alarms",
     "analyst_grants",
     "attempts",
@@ -47,6 +48,7 @@ __all__ = [
     "calibrations",
     "categories",
     "dead_letters",
+    "drift_days",
     "embedding_spaces",
     "engines",
     "gallery_revisions",

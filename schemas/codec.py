@@ -1,4 +1,4 @@
-"""The contract's face: parse and encode jobs, verdicts and alerts. Everything a message can do wrong ends as InvalidMessage."""
+"""The contract's face: parse and encode jobs, verdicts and alerts. Whatever a message does wrong is an InvalidMessage."""
 
 from __future__ import annotations
 

@@ -37,7 +37,16 @@ from worker.core.ledger import SignedHead
 from worker.outcomes import Judged, Outcome
 
 REASON = Reason(by="ada", why="request 17")
-LEFT = ("verdicts", "view_results", "attention_maps", "probe_images", "probe_embeddings", "dead_letters", "reviews")
+LEFT = (
+    "verdicts",
+    "alarm_jobs",
+    "view_results",
+    "attention_maps",
+    "probe_images",
+    "probe_embeddings",
+    "dead_letters",
+    "reviews",
+)
 
 
 @dataclass(slots=True)

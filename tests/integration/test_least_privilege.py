@@ -48,6 +48,7 @@ def asked(url: str, statement: object, **values: str) -> list[tuple[object, ...]
             {"reference_grants", "view_requirements"},
         ),
         ("assay_sealer", {"audit_blocks"}, {"audit_pending"}),
+        ("assay_watcher", {"alarms"}, set()),
         ("assay_auditor", set(), set()),
         ("assay_analyst", set(), set()),
     ],

@@ -79,7 +79,7 @@ def test_up_down_and_up_again(empty_database_url: str) -> None:
 
 def test_every_single_step_down_and_up_again(empty_database_url: str) -> None:
     upgrade(empty_database_url)
-    for revision in ("0004", "0003", "0002", "0001"):
+    for revision in ("0005", "0004", "0003", "0002", "0001"):
         downgrade(empty_database_url, revision)
         assert current(empty_database_url) == revision
     upgrade(empty_database_url)
@@ -176,10 +176,13 @@ def test_the_worker_can_settle_but_not_change_what_it_said(database_url: str) ->
         assert denied(connection, "DROP TABLE assay.verdicts")
 
 
-@pytest.mark.parametrize("role", ["assay_gateway", "assay_curator", "assay_eraser", "assay_sealer", "assay_auditor"])
+@pytest.mark.parametrize(
+    "role",
+    ["assay_gateway", "assay_curator", "assay_eraser", "assay_sealer", "assay_auditor", "assay_watcher"],
+)
 def test_no_role_can_forge_a_verdict(database_url: str, role: str) -> None:
     with as_role(database_url, role) as connection:
-        assert connection.scalar(text("SELECT count(*) FROM assay.verdicts")) == 0
+        assert connection.scalar(text("SELECT count(result_id) FROM assay.verdicts")) == 0
         connection.rollback()
         assert denied(connection, "INSERT INTO assay.verdicts (tenant) VALUES ('x')")
         assert denied(connection, "UPDATE assay.verdicts SET verdict = 'authentic'")

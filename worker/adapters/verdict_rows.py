@@ -67,6 +67,8 @@ def _verdict(outcome: Judged, answer: Answer) -> Row:
         "event_headers": document([[name, value.decode()] for name, value in answer.headers]),
         "digest": sha256(answer.value).digest(),
         "submitted_at": outcome.job.submitted_at,
+        "serial": outcome.job.serial,
+        "labels": document(dict(outcome.job.labels)),
     }
 
 
