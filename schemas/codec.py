@@ -1,4 +1,4 @@
-"""The contract's face: parse and encode jobs, verdicts and alerts. Whatever a message does wrong is an InvalidMessage."""
+"""The contract's face: parse and encode jobs, verdicts and alerts. Whatever a message does wrong is InvalidMessage."""
 
 from __future__ import annotations
 

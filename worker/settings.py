@@ -236,6 +236,28 @@ class AuditSettings(Group):
     )
 
 
+class WatchSettings(Group):
+    interval_s: float = Field(60.0, gt=0, le=3600, description="how often `assay watch` looks")
+    window_days: float = Field(7.0, gt=0, le=90, description="how far counterfeits that belong together may lie apart")
+    least_items: int = Field(3, ge=2, description="items, not jobs, that make a repeated counterfeit")
+    submitter_label: str = Field("submitter", min_length=1, description="label of a job that names its sender")
+    submitter_p: float = Field(
+        1e-6, gt=0, lt=1, description="chance that one of a tenant's senders counts as unusual while all are alike"
+    )
+    alike: float = Field(
+        0.5, gt=0, le=1, description="views are alike at this share of their distance to genuine references, or less"
+    )
+    alike_views: int = Field(2, ge=1, description="views of two jobs that must be alike")
+    hash_bits: int = Field(4, ge=0, le=16, description="bits in which hashes of nearly the same photograph may differ")
+    drift_false_alarms_a_year: float = Field(
+        0.05, gt=0, lt=1, description="chance that a category without drift is called stale within a year"
+    )
+    drift_tolerance: float = Field(0.15, ge=0, lt=1, description="smallest distance of distributions that counts")
+    drift_least_jobs: int = Field(50, ge=10, description="jobs to compare; days with fewer are taken together")
+    drift_longest_days: int = Field(14, ge=1, le=60, description="most days that are taken together")
+    drift_settles_s: float = Field(900.0, ge=0, le=43_200, description="after midnight (UTC), before a day is compared")
+
+
 class ObserveSettings(Group):
     host: str = Field("127.0.0.1", description="address that the health pages listen on")
     port: int = Field(0, ge=0, le=65535, description="/metrics, /livez and /readyz; 0: a free port, written to the log")
@@ -272,6 +294,7 @@ class Settings(BaseSettings):
     settle: SettleSettings = SettleSettings()
     evidence: EvidenceSettings = EvidenceSettings()
     audit: AuditSettings = AuditSettings()
+    watch: WatchSettings = WatchSettings()
     observe: ObserveSettings = ObserveSettings()
     failpoints: FailpointSettings = FailpointSettings()
 

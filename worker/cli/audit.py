@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
 from worker.adapters.audit_chain import PostgresChains
@@ -19,13 +16,12 @@ from worker.adapters.audit_verify import Check, Counts, Finding, verify
 from worker.audit.sealer import Sealer
 from worker.cli import terminal
 from worker.cli.opening import open_database
+from worker.cli.service import serve
 from worker.core.ledger import head_message
 from worker.errors import AssayError, ConfigurationError
-from worker.observe import HealthServer, Meter, configure_logs
+from worker.observe import Meter
 from worker.settings import Settings, load_settings
-from worker.stage import StageThread
 
-_log = structlog.get_logger()
 app = typer.Typer(no_args_is_help=True, help="Seal verdicts into a signed chain, and verify that none was changed.")
 
 
@@ -44,7 +40,7 @@ def seal(watch: Annotated[bool, typer.Option("--watch", help="Go on until SIGTER
     settings = load_settings()
     with _sealer(settings) as sealer:
         if watch:
-            _watch(settings, sealer)
+            serve(settings, "sealer", sealer.run, _meter(sealer))
         else:
             sealed, published = sealer.round()
             terminal.say(f"Sealed {sealed} entries, published {published} heads.")
@@ -105,35 +101,11 @@ def _sealer(settings: Settings) -> Iterator[Sealer]:
         yield Sealer(chains, send, interval_s=audit.interval_s)
 
 
-def _watch(settings: Settings, sealer: Sealer) -> None:
-    configure_logs(level=settings.observe.log_level, form=settings.observe.log_format)
-    stop, errors = threading.Event(), list[BaseException]()
-    # On a thread of its own: a signal must not meet the main thread inside the very lock that its handler takes.
-    thread = StageThread("sealer", lambda: sealer.run(stop), lambda _, error: errors.append(error))
-    health = _pages(settings, sealer, thread)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    thread.start()
-    health.start()
-    _log.info("health_listening", address=health.address)
-    while not thread.join(1.0):  # a wait without a limit would hold signals back
-        pass
-    health.close()
-    if errors:
-        raise errors[0]
-
-
-def _pages(settings: Settings, sealer: Sealer, thread: StageThread) -> HealthServer:
+def _meter(sealer: Sealer) -> Meter:
     meter = Meter()
     meter.watch("assay_audit_unsealed_seconds", "Age of the oldest unsealed verdict", lambda: {"": sealer.unsealed_s()})
     meter.watch("assay_audit_unpublished_heads", "Heads not published yet", lambda: {"": sealer.unpublished()})
-    return HealthServer(
-        host=settings.observe.host,
-        port=settings.observe.port,
-        registry=meter.registry,
-        live=lambda: {} if thread.alive else {"sealer": "ended"},
-        ready=dict,
-    )
+    return meter
 
 
 def _keys(settings: Settings) -> TrustedKeys:

@@ -23,6 +23,7 @@ from worker.cli import (
     schema,
     submit,
     topics,
+    watch,
     worker,
 )
 from worker.errors import EXIT_CONFIGURATION, AssayError, ConfigurationError, Fatal
@@ -43,6 +44,7 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(audit.app, name="audit")
 app.command("worker")(worker.worker)
+app.command("watch")(watch.watch)
 app.command("calibrate")(calibrate.calibrate)
 app.command("submit")(submit.submit)
 app.command("report")(report.report)

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.core.calibration_report import CalibrationReport, measure
+from worker.core.baseline import baselines_of
+from worker.core.calibration_report import CalibrationReport, judge_held_out, measure
 from worker.core.evidence import JobEvidence, ViewMatch
 from worker.core.fusion import NEEDED_FEATURES, comparable, features_of
 from worker.core.grounds import blocking, copies
@@ -77,9 +78,9 @@ def fit(
     decided = _decidable(for_scores, profiles, draft)
     if {item.genuine for item, _ in decided} != {True, False}:
         raise CalibrationRefused(_refusal(for_scores, decided, copied=len(items) - len(fresh)))
-    calibration = _with_scores(draft, decided)
-    report = measure(for_scores, calibration, _held_out(for_scores, decided, profiles, draft, seed), profiles)
-    return calibration, report
+    judged = judge_held_out(_held_out(for_scores, decided, profiles, draft, seed))
+    calibration = _named(replace(_with_scores(draft, decided), baselines=baselines_of(judged)))
+    return calibration, measure(for_scores, calibration, judged, profiles)
 
 
 def _order(item: LabelledEvidence) -> tuple[str, ...]:
@@ -206,14 +207,17 @@ def _refusal(
 
 def _with_scores(draft: ScoreCalibration, decided: Sequence[tuple[LabelledEvidence, float]]) -> ScoreCalibration:
     scores = _conformal(decided)
-    filled = replace(
+    return replace(
         draft,
         genuine_scores=scores.genuine,
         counterfeit_scores=scores.counterfeit,
         levels=scores.levels,
         posteriors=scores.posteriors,
     )
-    return replace(filled, calibration_id=content_id(filled))
+
+
+def _named(calibration: ScoreCalibration) -> ScoreCalibration:
+    return replace(calibration, calibration_id=content_id(calibration))
 
 
 def _conformal(decided: Sequence[tuple[LabelledEvidence, float]]) -> _Conformal:

@@ -70,21 +70,28 @@ class CalibrationReport:
     cells: tuple[ViewCell, ...]
 
 
-def measure(
-    items: Sequence[LabelledEvidence],
-    calibration: ScoreCalibration,
+def judge_held_out(
     folds: Iterable[tuple[Sequence[LabelledEvidence], Policy]],
-    profiles: Mapping[str, CategoryProfile],
-) -> CalibrationReport:
-    """Judge each fold under the policy that left it out, and count."""
+) -> dict[str, list[tuple[LabelledEvidence, Judgement]]]:
+    """Judge each fold under the policy that left it out; by category."""
     judged: dict[str, list[tuple[LabelledEvidence, Judgement]]] = defaultdict(list)
     for held_out, policy in folds:
         for item, judgement in zip(held_out, judge([i.evidence for i in held_out], policy), strict=True):
             judged[item.evidence.job.category].append((item, judgement))
+    return judged
+
+
+def measure(
+    items: Sequence[LabelledEvidence],
+    calibration: ScoreCalibration,
+    judged: Mapping[str, Sequence[tuple[LabelledEvidence, Judgement]]],
+    profiles: Mapping[str, CategoryProfile],
+) -> CalibrationReport:
+    """Count what was said of the items that were held out."""
     categories = sorted({item.evidence.job.category for item in items})
     return CalibrationReport(
         calibration_id=calibration.calibration_id,
-        categories=tuple(_category(profiles[name], calibration, judged[name]) for name in categories),
+        categories=tuple(_category(profiles[name], calibration, judged.get(name, ())) for name in categories),
         cells=_cells(calibration),
     )
 

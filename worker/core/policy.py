@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the view
 CellKey = tuple[str, str, str, str]  # category, view, engine digest, backend
+MeasureKey = tuple[str, str, str]  # engine digest, view, measure
+ByClass = tuple[NDArray[np.float64], NDArray[np.float64]]  # of genuine and of counterfeit items
 POOLED = "*"
 
 
@@ -76,6 +78,18 @@ class Posterior:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryBaseline:
+    """How the calibration's items of one category were distributed, for core.drift to compare jobs with.
+
+    `abstained`: how many were inconclusive when held out, and of how many; genuine items first, as in `measures`, which
+    has one value an item, unordered.
+    """
+
+    abstained: tuple[tuple[int, int], tuple[int, int]]
+    measures: Mapping[MeasureKey, ByClass]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreCalibration:
     """The score calibration of one set of engines.
 
@@ -96,6 +110,7 @@ class ScoreCalibration:
     min_references: int = 0
     jitter: float = 0.0
     posteriors: Mapping[str, Posterior] = field(default_factory=dict)  # by category, as the scores
+    baselines: Mapping[str, CategoryBaseline] = field(default_factory=dict)  # by category; empty in older ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

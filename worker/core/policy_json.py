@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.core.policy import (
+    ByClass,
+    CategoryBaseline,
     CategoryProfile,
     CellKey,
+    MeasureKey,
     Posterior,
     QualityLimits,
     ScoreCalibration,
@@ -26,7 +29,11 @@ VERSION = 1
 
 
 def to_json(calibration: ScoreCalibration) -> JsonObject:
-    """A JSON object with only plain values; floats survive the round trip bit for bit."""
+    """A JSON object with only plain values; floats survive the round trip bit for bit.
+
+    `baselines` stands in it only where there are any: a calibration of an older build keeps its content, and so its id.
+    """
+    baselines = {category: _baseline_to_json(known) for category, known in sorted(calibration.baselines.items())}
     return {
         "version": VERSION,
         "calibration_id": calibration.calibration_id,
@@ -42,6 +49,7 @@ def to_json(calibration: ScoreCalibration) -> JsonObject:
             category: {"slope": line.slope, "intercept": line.intercept, "limit": line.limit}
             for category, line in sorted(calibration.posteriors.items())
         },
+        **({"baselines": baselines} if baselines else {}),
     }
 
 
@@ -104,6 +112,30 @@ def _scores_to_json(scores: Mapping[str, NDArray[np.float64]]) -> JsonObject:
     return {category: values.tolist() for category, values in sorted(scores.items())}
 
 
+def _baseline_to_json(known: CategoryBaseline) -> JsonObject:
+    return {
+        "abstained": [list(counts) for counts in known.abstained],
+        "measures": [
+            {"of": list(key), "genuine": genuine.tolist(), "counterfeit": fakes.tolist()}
+            for key, (genuine, fakes) in sorted(known.measures.items())
+        ],
+    }
+
+
+def _baseline(value: Mapping[str, Any]) -> CategoryBaseline:
+    (genuine_abstained, genuine), (fakes_abstained, fakes) = value["abstained"]
+    return CategoryBaseline(
+        abstained=((int(genuine_abstained), int(genuine)), (int(fakes_abstained), int(fakes))),
+        measures=dict(_measure(entry) for entry in value["measures"]),
+    )
+
+
+def _measure(value: Mapping[str, Any]) -> tuple[MeasureKey, ByClass]:
+    engine, view, measure = value["of"]
+    by_class = np.asarray(value["genuine"], np.float64), np.asarray(value["counterfeit"], np.float64)
+    return (engine, view, measure), by_class
+
+
 def _calibration(value: Mapping[str, Any]) -> ScoreCalibration:
     return ScoreCalibration(
         calibration_id=value["calibration_id"],
@@ -116,6 +148,7 @@ def _calibration(value: Mapping[str, Any]) -> ScoreCalibration:
         min_references=int(value["min_references"]),
         jitter=float(value["jitter"]),
         posteriors={category: Posterior(**line) for category, line in value["posteriors"].items()},
+        baselines={category: _baseline(known) for category, known in value.get("baselines", {}).items()},
     )
 
 

@@ -1,0 +1,1 @@
+"""The watcher: what is noticed over many verdicts."""
