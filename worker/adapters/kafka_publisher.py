@@ -97,7 +97,7 @@ class KafkaPublisher:
             self._abort(producer)
             raise
         except KafkaException as failure:
-            self._resolve(producer, failure.args[0], offsets)
+            self._resolve(producer, _error_of(failure), offsets)
         else:
             self._replace_if_resent(producer)
 
@@ -152,10 +152,9 @@ class KafkaPublisher:
                 raise_fatal(error, "publishing")
             case Fault.ABORT:
                 self._abort(producer)
-                abort = aborted(error)
-                if not abort.fenced:  # a delivery that failed leaves a hole in the producer's sequence numbers
+                if not aborted(error).fenced:  # a delivery that failed leaves a hole in the producer's sequence numbers
                     self._discard()
-                raise abort
+                raise aborted(error)
             case _:
                 _log.warning("transaction_outcome_unknown", error=str(error))
                 self._give_up(error)
@@ -167,9 +166,10 @@ class KafkaPublisher:
         try:
             _again(producer, producer.abort_transaction, time.monotonic() + ABORT_TIMEOUT_S)
         except KafkaException as failure:
-            if fault_of(failure.args[0]) is Fault.FATAL and not self._fenced_itself(failure.args[0]):
-                raise_fatal(failure.args[0], "aborting a transaction")
-            self._give_up(failure.args[0])
+            error = _error_of(failure)
+            if fault_of(error) is Fault.FATAL and not self._fenced_itself(error):
+                raise_fatal(error, "aborting a transaction")
+            self._give_up(error)
         else:
             self._replace_if_resent(producer)
 
@@ -201,10 +201,11 @@ class KafkaPublisher:
                 _again(producer, producer.init_transactions, time.monotonic() + CALL_TIMEOUT_S)
                 producer.poll(0)
             except KafkaException as failure:
-                if fault_of(failure.args[0]) is Fault.FATAL and not self._fenced_itself(failure.args[0]):
-                    raise_fatal(failure.args[0], "starting the transactional producer")
-                self._give_up(failure.args[0])
-                raise ServiceUnavailable("kafka", f"starting the producer: {failure.args[0]}") from failure
+                error = _error_of(failure)
+                if fault_of(error) is Fault.FATAL and not self._fenced_itself(error):
+                    raise_fatal(error, "starting the transactional producer")
+                self._give_up(error)
+                raise ServiceUnavailable("kafka", f"starting the producer: {error}") from failure
             self._producer = producer
             if self._client_log.resent:
                 self._strays_until_s = time.monotonic() + STRAY_S
@@ -234,6 +235,17 @@ def _again(producer: Producer, call: Callable[[float], T], deadline_s: float) ->
             if fault_of(failure.args[0]) is not Fault.AGAIN or time.monotonic() > deadline_s:
                 raise
             producer.poll(AGAIN_WAIT_S)
+
+
+def _error_of(failure: KafkaException) -> KafkaError:
+    """The error of an exception, which forgets where it was raised.
+
+    The client (confluent-kafka 2.16) never lets go of some exceptions, and through their frames each would keep a
+    replaced producer with its threads and connections.
+    """
+    failure.__traceback__ = None
+    error: KafkaError = failure.args[0]
+    return error
 
 
 def _log_client_error(error: KafkaError) -> None:
