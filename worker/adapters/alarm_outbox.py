@@ -17,11 +17,11 @@ from schemas.codec import encode_alert
 from schemas.envelope import Encoding
 from schemas.message import OutputRecord
 
-ADVISORY_LOCK = 0x617373617904  # "assay", 4
+ADVISORY_LOCKS = 0x61737361  # "assa": of the locks of two numbers; the others of ours have one
 ALERTS_AT_ONCE = 500
 Send = Callable[[Sequence[OutputRecord]], None]
 
-TAKE_LOCK = text("SELECT pg_try_advisory_xact_lock(:key)")
+TAKE_LOCK = text("SELECT pg_try_advisory_xact_lock(CAST(:key AS int), hashtext(:what))")
 WAITING = text("""
 SELECT id, event, event_headers, tenant FROM assay.alarms
 WHERE event IS NOT NULL AND published_at IS NULL ORDER BY id LIMIT :limit
@@ -76,9 +76,9 @@ class Outbox:
         return OutputRecord(topic=self.topic, key=key, value=bytes(value), headers=named)
 
 
-def is_mine(connection: Connection) -> bool:
-    """Whether this transaction may look for alarms: one watcher at a time does."""
-    return bool(connection.scalar(TAKE_LOCK, {"key": ADVISORY_LOCK}))
+def is_mine(connection: Connection, what: str) -> bool:
+    """Whether this transaction may do it: one watcher at a time works on one thing."""
+    return bool(connection.scalar(TAKE_LOCK, {"key": ADVISORY_LOCKS, "what": what}))
 
 
 def _labels(event: AlertEvent) -> Mapping[str, object]:

@@ -1,7 +1,7 @@
 """Looks for alarms in what PostgreSQL holds, enters them and publishes them.
 
-Each tenant, and each day of a category, is one transaction under an advisory lock: one watcher works at a time, and
-what one that died had begun is begun anew.
+Each tenant, and each day of a category, is one transaction under an advisory lock of its own: what one watcher works on
+the others leave alone, and what one that died had begun is begun anew.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class PostgresAlarms:
 
     def _repeated(self, tenant: str, since: datetime, now: datetime) -> int | None:
         with self.database.begin() as connection:
-            if not is_mine(connection):
+            if not is_mine(connection, f"tenant {tenant}"):
                 return None
             label, links = self.rules.submitter_label, self.rules.links
             suspects = read_suspects(connection, tenant, since, label)
@@ -158,7 +158,7 @@ class PostgresAlarms:
         """Compare one day of a category; whether an alarm was raised, None where another watcher is at work."""
         about = {"category": period.category, "calibration_id": period.calibration_id}
         with self.database.begin() as connection:
-            if not is_mine(connection):
+            if not is_mine(connection, f"category {period.category}"):
                 return None
             if connection.scalar(IS_COMPARED, {**about, "day": period.day}):
                 return False
@@ -188,12 +188,12 @@ class PostgresAlarms:
     def _end(self, statement: TextClause, values: Mapping[str, datetime]) -> None:
         """Mark what is over."""
         with self.database.begin() as connection:
-            if is_mine(connection):
+            if is_mine(connection, "ends"):
                 connection.execute(statement, values)
 
     def _publish(self, send: Send) -> int:
         with self.database.begin() as connection:
-            return self.outbox.publish(connection, send) if is_mine(connection) else 0
+            return self.outbox.publish(connection, send) if is_mine(connection, "outbox") else 0
 
     def _counts(self) -> tuple[dict[str, float], dict[str, float], float]:
         with self.database.connect() as connection:

@@ -25,7 +25,7 @@ from worker.watch.watcher import Watcher
 def watch(once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False) -> None:
     """Raise alarms: counterfeits that belong together, and score calibrations that jobs have drifted from.
 
-    Goes on until SIGTERM, as a service of its own; several may run, and one at a time works.
+    Goes on until SIGTERM, as a service of its own; several may run.
     """
     settings = load_settings()
     with _watcher(settings) as watcher:
