@@ -72,8 +72,12 @@ class DecodeLimits:
     memory_bytes: int = 512 * 1024 * 1024
 
 
+class Apart(Future["Decoded | ImageFault"]):
+    """Of a photograph that a helper process decodes: it may take seconds, and nobody should wait for it with others."""
+
+
 class Decoder(Protocol):
-    """Decodes photographs in the background, one future a photograph, in order."""
+    """Decodes photographs in the background, one future a photograph, in order; some are `Apart`."""
 
     def decode(self, blobs: Sequence[bytes]) -> list[Future[Decoded | ImageFault]]: ...
     def close(self) -> None: ...

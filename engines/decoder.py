@@ -15,7 +15,7 @@ from typing import Final
 from PIL import Image
 
 from engines.container import Container
-from engines.decode import Decoded, DecodeLimits, ImageFault, Unusable, decode_permitted, permitted
+from engines.decode import Apart, Decoded, DecodeLimits, ImageFault, Unusable, decode_permitted, permitted
 from engines.sandbox import Sandbox, SandboxLimits
 
 _PROFILES_KEPT: Final = 1024
@@ -61,9 +61,22 @@ class PillowDecoder:
             return done
         if container.baseline and container.profile in self._profiles:
             return self._threads.submit(self._here, blob, container)
-        return self._outside.submit(self._decode_outside, blob, container)
+        square = Apart()
+        begun = self._outside.submit(self._decode_outside, square, blob, container)
+        begun.add_done_callback(lambda ended: square.cancel() if ended.cancelled() else None)
+        return square
 
-    def _decode_outside(self, blob: bytes, container: Container) -> Decoded | ImageFault:
+    def _decode_outside(self, square: Apart, blob: bytes, container: Container) -> None:
+        if not square.set_running_or_notify_cancel():
+            return
+        try:
+            result = self._with_helper(blob, container)
+        except BaseException as error:  # its owner raises it; this thread lives on
+            square.set_exception(error)
+        else:
+            square.set_result(result)
+
+    def _with_helper(self, blob: bytes, container: Container) -> Decoded | ImageFault:
         result = self._sandbox.decode(blob)
         if container.baseline and isinstance(result, Decoded):
             self._profiles.add(container.profile)

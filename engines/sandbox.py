@@ -28,7 +28,7 @@ class SandboxLimits:
     a machine that is busy: the answer must not depend on the load. Memory is DecodeLimits' own."""
 
     cpu_s: float = 2.0
-    wall_s: float = 20.0
+    wall_s: float = 30.0
     module: str = "engines.sandbox_child"  # what a helper runs; tests have one that misbehaves
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.decode import Decoded, Decoder, ImageFault
+from engines.decode import Apart, Decoded, Decoder, ImageFault
 from engines.errors import EngineRefused, RefusalCode, RunnerFailed
 from engines.guard import GuardedBatch, GuardedRunner
 from engines.quality import QualityMeasures
@@ -88,16 +88,57 @@ class _Waiting:
     slot: _Slot
 
 
+class LateFeatures:
+    """A photograph that a helper process still decodes, while the rest of its batch is done."""
+
+    def __init__(self, slot: _Slot, square: Apart, deadline_s: float) -> None:
+        self._slot = slot
+        self._square = square
+        self._deadline_s = deadline_s
+
+    @property
+    def done(self) -> bool:
+        return self._slot.done()
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        """`call` runs once, in some thread, when `result` waits for an encoder at most."""
+        self._slot.add_done_callback(lambda _: call())
+
+    def result(self) -> ViewFeatures | ImageFault:
+        """Waits. Raises RunnerFailed."""
+        return _settled(self._slot, self._deadline_s)
+
+    def drop(self) -> None:
+        """Nobody wants it any more: unless a helper is at it already, it is not decoded."""
+        self._square.cancel()
+
+
 class PendingBatch:
     """A batch on its way."""
 
-    def __init__(self, slots: Sequence[_Slot], deadline_s: float) -> None:
+    def __init__(
+        self, slots: Sequence[_Slot], squares: Sequence[Future[Decoded | ImageFault]], deadline_s: float
+    ) -> None:
         self._slots = slots
+        self._squares = squares
         self._deadline_s = deadline_s
 
     def result(self) -> list[ViewFeatures | ImageFault]:
         """Features or fault of every photograph, in the order of the requests. Raises RunnerFailed."""
         return [_settled(slot, self._deadline_s) for slot in self._slots]
+
+    def prompt(self) -> list[ViewFeatures | ImageFault | LateFeatures]:
+        """The same, without waiting for what helper processes still decode. Raises RunnerFailed."""
+        pairs = list(zip(self._slots, self._squares, strict=True))
+        for slot, square in pairs:
+            if not isinstance(square, Apart):
+                _settled(slot, self._deadline_s)
+        return [
+            LateFeatures(slot, square, self._deadline_s)
+            if isinstance(square, Apart) and not slot.done()
+            else _settled(slot, self._deadline_s)
+            for slot, square in pairs
+        ]
 
 
 def _settled(slot: _Slot, deadline_s: float) -> ViewFeatures | ImageFault:
@@ -147,7 +188,7 @@ class EncoderSession:
         squares = self._decoder.decode([request.blob for request in batch])
         for request, slot, square in zip(batch, slots, squares, strict=True):
             square.add_done_callback(partial(self._decoded, request.encoder, slot))
-        return PendingBatch(slots, self._deadline_s)
+        return PendingBatch(slots, squares, self._deadline_s)
 
     def close(self) -> None:
         """Stop decoding, let running groups end, release the runners. Batches not yet decoded raise RunnerFailed."""

@@ -231,6 +231,7 @@ def limits_of(settings: Settings) -> Limits:
             max_transaction_bytes=settings.settle.max_transaction_bytes,
             floor_s=settings.settle.floor_ms / 1e3,
         ),
+        decode_slow_after_s=settings.engines.decode_slow_after_s,
     )
 
 

@@ -23,12 +23,13 @@ from worker.core.gallery import GallerySnapshot
 from worker.core.matching import nearest_skus
 from worker.core.poison import Course, Deaths
 from worker.errors import AssayError, ServiceUnavailable
-from worker.fetching import Outage, Release, no_usable_view, rejected
+from worker.fetching import Outage, Release, no_usable_view, rejected, straggling
 from worker.handoff import Handoff
 from worker.internal_error import internal_error
 from worker.observe import Meter
 from worker.outcomes import Rejected
 from worker.ports import Gallery, Matcher, PendingViews, ProbeCache, ViewEncoder
+from worker.stragglers import Straggler, Stragglers
 from worker.work import Embedded, Fetched, Received, Settleable
 
 EncoderName = Callable[[str, str], str]  # (category, view) -> encoder
@@ -44,6 +45,7 @@ class Assembly:
     fetched: Fetched
     started_s: float
     waiting: int
+    moved: bool = False  # to the slow lane; what still comes of it is dropped
     results: dict[str, ViewProbe | UnusableView] = field(default_factory=dict)
 
     @property
@@ -70,7 +72,11 @@ class InFlight:
 
 
 class EmbedStage:
-    """Keeps up to `depth` batches in flight: while one is read back, the next one already decodes and infers."""
+    """Keeps up to `depth` batches in flight: while one is read back, the next one already decodes and infers.
+
+    What is decoded in helper processes is waited for apart. `slow_after_s` after its batch was done, its job moves to
+    `slow_topic`, where only the decoder's own deadline counts.
+    """
 
     def __init__(
         self,
@@ -90,6 +96,8 @@ class EmbedStage:
         outage: Outage,
         starts: Starts,
         pause: Pause,
+        slow_after_s: float,
+        slow_topic: str,
     ) -> None:
         self._encoder = encoder
         self._matcher = matcher
@@ -107,7 +115,9 @@ class EmbedStage:
         self._outage = outage
         self._starts = starts
         self._pause = pause
+        self._slow_topic = slow_topic
         self._in_flight: deque[InFlight] = deque()
+        self._late: Stragglers[ViewToEncode] = Stragglers(patience_s=slow_after_s, wake=fetched.wake)
 
     def run(self) -> None:
         while not (self._fetched.finished and not self._batcher and not self._in_flight):
@@ -115,14 +125,19 @@ class EmbedStage:
             self._start_batches(closing=self._fetched.closed)
             if self._in_flight and (len(self._in_flight) >= self._depth or not len(self._fetched)):
                 self._finish(self._in_flight.popleft())
+            self._arrive(self._late.done())
+            self._move_overdue()
+        self._arrive(self._late.all())
         self._starts.flush()
 
     def _wait_s(self) -> float:
         """How long new jobs may be waited for: not at all while a batch is due or could be read back."""
-        due_s = self._batcher.wait_s(time.monotonic())
+        now_s = time.monotonic()
+        due_s = self._batcher.wait_s(now_s)
         if self._in_flight or due_s == 0.0:
             return 0.0
-        return IDLE_WAIT_S if due_s is None else due_s
+        move_s = self._late.wait_s(now_s, self._may_move)
+        return min(IDLE_WAIT_S if wait_s is None else wait_s for wait_s in (due_s, move_s))
 
     def _take(self, wait_s: float) -> list[Fetched]:
         """Jobs for one more batch: what starts beside a poisoned job is suspected with it, so no more than needed."""
@@ -180,6 +195,7 @@ class EmbedStage:
         while self._batcher or self._in_flight:
             self._start_batches(closing=True)
             self._finish(self._in_flight.popleft())
+        self._arrive(self._late.all())
 
     def _begin(self, fetched: Fetched) -> None:
         now_s = time.monotonic()
@@ -208,9 +224,25 @@ class EmbedStage:
             self._in_flight.append(InFlight(batch=batch, pending=pending, started_s=time.monotonic()))
 
     def _finish(self, flight: InFlight) -> None:
-        results = flight.pending.result()
-        self._meter.stage("embed", time.monotonic() - flight.started_s)
-        arrived = list(zip(flight.batch.images, results, strict=True))
+        """Of what helper processes still decode no neighbour needs to know."""
+        results = flight.pending.prompt()
+        now_s = time.monotonic()
+        self._meter.stage("embed", now_s - flight.started_s)
+        arrived: list[tuple[ViewToEncode, ViewProbe | UnusableView]] = []
+        for request, result in zip(flight.batch.images, results, strict=True):
+            if isinstance(result, ViewProbe | UnusableView):
+                arrived.append((request, result))
+            elif request.assembly.moved:
+                result.drop()
+            else:
+                self._late.add(request, result, now_s)
+        self._arrive_all(arrived)
+
+    def _arrive(self, late: Sequence[Straggler[ViewToEncode]]) -> None:
+        """Waits for those that are not done."""
+        self._arrive_all([(straggler.request, straggler.view.result()) for straggler in late])
+
+    def _arrive_all(self, arrived: Sequence[tuple[ViewToEncode, ViewProbe | UnusableView]]) -> None:
         probes = ((request, probe) for request, probe in arrived if isinstance(probe, ViewProbe))
         self._cache.put_many([(request, probe) for request, probe in probes if _is_finite(probe)])
         for request, result in arrived:
@@ -218,10 +250,25 @@ class EmbedStage:
 
     def _arrived(self, request: ViewToEncode, result: ViewProbe | UnusableView) -> None:
         assembly = request.assembly
+        if assembly.moved:
+            return
         assembly.results[request.view.view] = result
         assembly.waiting -= 1
         if not assembly.waiting:
             self._end(assembly.received, self._complete(assembly))
+
+    def _may_move(self, request: ViewToEncode) -> bool:
+        """In the slow lane the decoder's own deadline is the only one; nor is a job moved that is about to end."""
+        return request.assembly.received.record.source.topic != self._slow_topic and not self._fetched.closed
+
+    def _move_overdue(self) -> None:
+        for straggler in self._late.overdue(time.monotonic()):
+            assembly = straggler.request.assembly
+            if not assembly.moved and self._may_move(straggler.request):
+                assembly.moved = True
+                detail = f"{straggler.request.view.view} takes long to decode"
+                self._end(assembly.received, straggling(assembly.received, "embed", detail))
+        self._late.drop(lambda request: request.assembly.moved)
 
     def _end(self, received: Received, item: Settleable) -> None:
         self._starts.ended(received)

@@ -103,17 +103,7 @@ class FetchStage:
         return not slow and spent_s > self._limits.slow_after_s
 
     def _moved(self, received: Received) -> Retry:
-        """On to the slow lane, at once and on the same attempt: its partition must not wait for it."""
-        return Retry(
-            record=received.record,
-            job=received.job,
-            stage="fetch",
-            detail=f"its images took longer than {self._limits.slow_after_s:g} s",
-            attempt=received.attempt,
-            due=datetime.now(UTC),
-            first_seen=received.first_seen,
-            straggler=True,
-        )
+        return straggling(received, "fetch", f"its images took longer than {self._limits.slow_after_s:g} s")
 
     def _retry(self, received: Received, fault: RetryJob) -> Retry:
         delays_s = self._limits.retry_delays_s
@@ -145,6 +135,20 @@ def no_usable_view(received: Received, unusable: tuple[UnusableView, ...], *, st
     passing = any(view.code is ViewCode.UNREACHABLE for view in unusable)
     code = ErrorCode.RETRIES_EXHAUSTED if passing else ErrorCode.NO_USABLE_VIEW
     return rejected(received, code, stage, f"no view of the job could be used ({faults})")
+
+
+def straggling(received: Received, stage: str, detail: str) -> Retry:
+    """On to the slow lane, at once and on the same attempt: its partition must not wait for it."""
+    return Retry(
+        record=received.record,
+        job=received.job,
+        stage=stage,
+        detail=detail,
+        attempt=received.attempt,
+        due=datetime.now(UTC),
+        first_seen=received.first_seen,
+        straggler=True,
+    )
 
 
 def rejected(received: Received, code: ErrorCode, stage: str, detail: str) -> Rejected:

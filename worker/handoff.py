@@ -22,6 +22,7 @@ class Handoff(Generic[T]):
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._woken = False
 
     def offer(self, item: T) -> bool:
         """Put without waiting; False when full. Raises Closed."""
@@ -46,11 +47,18 @@ class Handoff(Generic[T]):
     def take_many(self, max_items: int, first_wait_s: float | None = None) -> list[T]:
         """Take what is there, at most `max_items`, waiting `first_wait_s` for the first; [] when there is none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or bool(self._items), first_wait_s)
+            self._changed.wait_for(lambda: self._closed or self._woken or bool(self._items), first_wait_s)
+            self._woken = False
             taken = [self._items.popleft() for _ in range(min(max_items, len(self._items)))]
             if taken:
                 self._changed.notify_all()
             return taken
+
+    def wake(self) -> None:
+        """Let a taker that waits, or is about to, go on with nothing: something else is ready for it."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
 
     def close(self) -> None:
         with self._changed:

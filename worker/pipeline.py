@@ -75,6 +75,7 @@ class Limits:
     fetch: FetchLimits
     batch: BatchLimits
     settle: SettleLimits
+    decode_slow_after_s: float = 0.25
 
 
 class Pipeline:
@@ -156,6 +157,8 @@ class Pipeline:
             outage=self._wait_out,
             starts=Starts(ports.attempts, expects=self._expects, outage=self._wait_out),
             pause=self._stopping.wait,
+            slow_after_s=limits.decode_slow_after_s,
+            slow_topic=limits.fetch.slow_topic,
         )
 
     def _settler(self, ports: Ports, limits: Limits) -> Settler:

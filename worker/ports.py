@@ -5,7 +5,7 @@ Each has a real adapter and an in-memory twin in worker.adapters, and both pass 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from schemas.job import AuthenticationJob, JobView
@@ -70,9 +70,28 @@ class ImageSource(Protocol):
         and ServiceUnavailable where the deployment's own store is away."""
 
 
+class LateView(Protocol):
+    """A view whose photograph a helper process still decodes, while the rest of its batch is done."""
+
+    @property
+    def done(self) -> bool: ...
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        """`call` runs once, in any thread, maybe at once."""
+
+    def result(self) -> ViewProbe | UnusableView:
+        """Wait for it."""
+
+    def drop(self) -> None:
+        """Its job goes on elsewhere."""
+
+
 class PendingViews(Protocol):
     def result(self) -> list[ViewProbe | UnusableView]:
-        """Wait for the device; one entry a request, in order."""
+        """Wait for the device and for helper processes; one entry a request, in order."""
+
+    def prompt(self) -> Sequence[ViewProbe | UnusableView | LateView]:
+        """The same, but nothing waits for a helper process."""
 
 
 class ViewEncoder(Protocol):
@@ -194,6 +213,7 @@ __all__ = [
     "ImageSource",
     "JobSource",
     "JobStatus",
+    "LateView",
     "Matcher",
     "Partition",
     "PendingViews",

@@ -185,6 +185,11 @@ class EngineSettings(Group):
     decode_helpers: int = Field(
         2, ge=1, le=64, description="processes that decode what is not a baseline JPEG; started when first needed"
     )
+    decode_slow_after_s: float = Field(
+        0.25,
+        gt=0,
+        description="a job whose photograph keeps such a process busy for longer goes to jobs.slow",
+    )
     inference_threads: int = Field(0, ge=0, description="0: one a core")
     full_decode: bool = Field(False, description="decode JPEGs in full instead of at a reduced scale")
     deadline_s: float = Field(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engines.catalogue import BackendChoice, Gpu, VerifiedEngine, load_session, open_runner, read_engine, shipped_keys
-from engines.decode import Decoded, ImageFault
+from engines.decode import Apart, Decoded, Decoder, ImageFault
 from engines.errors import EngineRefused, RefusalCode, RunnerFailed
 from engines.golden import golden_pixels
 from engines.publish import seeded_model
 from engines.runner import EngineInfo, Pending, Runner
-from engines.session import EncodeRequest, EncoderSession, ViewFeatures
+from engines.session import EncodeRequest, EncoderSession, LateFeatures, ViewFeatures
 
 SIZE = 64
 FAMILIES = ("resnet18", "vit_tiny16")
@@ -204,6 +205,44 @@ def test_a_failing_runner_fails_its_batch_and_not_the_session(models: Path, sess
         with pytest.raises(RunnerFailed, match="out of memory"):
             failing.start([EncodeRequest(blob=jpeg(pixels(1)[0]), encoder="resnet18")]).result()
     failing.close()
+
+
+class _Halves:
+    """A decoder whose first photograph is with a helper until it is let go."""
+
+    def __init__(self, inner: Decoder) -> None:
+        self.inner, self.apart = inner, Apart()
+
+    def decode(self, blobs: Sequence[bytes]) -> list[Future[Decoded | ImageFault]]:
+        return [self.apart, *self.inner.decode(blobs[1:])]
+
+    def close(self) -> None:
+        self.apart.cancel()
+        self.inner.close()
+
+
+def test_a_batch_does_not_wait_for_what_a_helper_decodes(models: Path) -> None:
+    from engines.decoder import PillowDecoder
+
+    whole = load_session(models, ["resnet18"], "onnxruntime", shipped_keys(models), threads=1, decode_threads=1)
+    decoder = _Halves(PillowDecoder(SIZE, threads=1))
+    session = EncoderSession(whole._runners, decoder)  # noqa: SLF001 (the same runners behind another decoder)
+    blobs = [jpeg(row) for row in pixels(2)]
+    batch = [EncodeRequest(blob=blob, encoder="resnet18") for blob in blobs]
+    late, prompt = session.start(batch).prompt()
+    assert isinstance(late, LateFeatures) and isinstance(prompt, ViewFeatures)
+    told = threading.Event()
+    late.when_done(told.set)
+    assert not late.done and not told.is_set()
+    decoder.apart.set_result(decoder.inner.decode(blobs[:1])[0].result())
+    assert told.wait(60)
+    features, (same, again) = late.result(), whole.start(batch).prompt()
+    assert isinstance(features, ViewFeatures) and isinstance(same, ViewFeatures) and isinstance(again, ViewFeatures)
+    np.testing.assert_allclose(features.embedding, same.embedding, atol=1e-5)
+    np.testing.assert_allclose(prompt.embedding, again.embedding, atol=1e-5)
+    come, _ = session.start(batch).prompt()
+    assert isinstance(come, ViewFeatures), "what is done already is not late"
+    session.close()
 
 
 def test_closing_ends_what_was_not_decoded(session: EncoderSession) -> None:

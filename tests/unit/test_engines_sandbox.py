@@ -15,7 +15,7 @@ import psutil
 import pytest
 from PIL import Image, ImageCms
 
-from engines.decode import Decoded, DecodeLimits, ImageFault, decode_photograph
+from engines.decode import Apart, Decoded, DecodeLimits, ImageFault, decode_photograph
 from engines.decoder import PillowDecoder
 from engines.golden import golden_pixels
 from engines.sandbox import HelperFailed, Sandbox, SandboxLimits
@@ -73,6 +73,14 @@ def test_a_baseline_jpeg_does_not_wait_for_a_helper(decoder: PillowDecoder) -> N
     assert isinstance(fast.result(), Decoded)
     assert not slow.done()
     assert isinstance(slow.result(), ImageFault)
+
+
+def test_only_what_a_helper_decodes_is_apart_and_closing_leaves_none_of_it_open() -> None:
+    decoder = PillowDecoder(SIZE, threads=1, helpers=1, sandbox=SandboxLimits(cpu_s=0.5, module="misbehaving_decoder"))
+    slow, waiting, here, refused = decoder.decode([misbehaving(b"loop"), encoded("PNG"), encoded("JPEG"), b"rubbish"])
+    assert [isinstance(square, Apart) for square in (slow, waiting, here, refused)] == [True, True, False, False]
+    decoder.close()
+    assert slow.done() and waiting.done()
 
 
 def test_a_helper_holds_no_secrets_and_no_powers(decoder: PillowDecoder, monkeypatch: pytest.MonkeyPatch) -> None:

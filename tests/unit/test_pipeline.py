@@ -28,7 +28,7 @@ from worker.intake import IntakeLimits
 from worker.judging import JudgeStage
 from worker.observe import Meter
 from worker.pipeline import Limits, Pipeline, Ports
-from worker.ports import EncodeView, ViewEncoder
+from worker.ports import EncodeView, LateView, ViewEncoder
 from worker.settle import SettleLimits
 from worker.tracing import no_traces
 from worker.watermark import Watermark
@@ -60,6 +60,9 @@ class FakePending:
 
     def result(self) -> list[ViewProbe | UnusableView]:
         return [probe(request) for request in self.requests]
+
+    def prompt(self) -> Sequence[ViewProbe | UnusableView | LateView]:
+        return self.result()
 
 
 def probe(request: EncodeView) -> ViewProbe | UnusableView:
@@ -106,6 +109,7 @@ class World:
         encoder: ViewEncoder | None = None,
         member: str = "member-1",
         drain_s: float = 4.0,
+        patience_s: float = 60.0,
     ) -> None:
         self.broker = broker or MemoryBroker({topic: 2 for topic in TOPICS.consumed})
         self.encoder = FakeEncoder()
@@ -130,7 +134,7 @@ class World:
         )
         self.pipeline = Pipeline(
             ports,
-            limits(drain_s),
+            dataclasses.replace(limits(drain_s), decode_slow_after_s=patience_s),
             watermark=Watermark(),
             encoder_name=lambda category, view: "fake",
             keep_images=True,

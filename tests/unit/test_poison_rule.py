@@ -256,7 +256,7 @@ def test_who_has_died_alone_once_waits_for_the_others_and_a_calm() -> None:
         encoder=encoder, matcher=NumpyMatcher(), gallery=EmptyGallery(), cache=NoProbeCache(),
         encoder_name=lambda category, view: "fake", fetched=inbox, settle=outbox, depth=2, keep_images=False,
         limits=BatchLimits(max_images=8, max_bytes=1000, window_s=0.0), meter=Meter(max_batch_images=8),
-        release=released.append, outage=pytest.fail, pause=pauses.append,
+        release=released.append, outage=pytest.fail, pause=pauses.append, slow_after_s=60.0, slow_topic="slow",
         starts=Starts(MemoryAttempts(starts=starts), expects=lambda source, epoch: True, outage=pytest.fail),
     )  # fmt: skip
     stage.run()

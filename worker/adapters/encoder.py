@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 
 from engines.decode import ImageFault
 from engines.errors import RunnerFailed
 from engines.runner import EngineInfo
-from engines.session import EncodeRequest, EncoderSession, PendingBatch, ViewFeatures
+from engines.session import EncodeRequest, EncoderSession, LateFeatures, PendingBatch, ViewFeatures
 from schemas.codes import ViewCode
 from schemas.verdict import EngineUse
 from worker.core.evidence import UnusableView, ViewProbe
 from worker.errors import Fatal
-from worker.ports import EncodeView
+from worker.ports import EncodeView, LateView
+
+Translate = Callable[[EncodeView, ViewFeatures | ImageFault], ViewProbe | UnusableView]
 
 EXIT_ENGINE = 74  # EX_IOERR: an engine or its device failed
 
@@ -42,12 +45,19 @@ class SessionPending:
         self._engines = engines
 
     def result(self) -> list[ViewProbe | UnusableView]:
-        """Raises Fatal: after a fault of a device nothing that this process computes can be trusted."""
-        try:
+        with _fatal():
             answers = zip(self._requests, self._pending.result(), strict=True)
-        except RunnerFailed as failure:
-            raise Fatal(str(failure), exit_code=EXIT_ENGINE) from failure
         return [self._translate(request, answer) for request, answer in answers]
+
+    def prompt(self) -> list[ViewProbe | UnusableView | LateView]:
+        with _fatal():
+            answers = zip(self._requests, self._pending.prompt(), strict=True)
+        return [
+            SessionLate(request, answer, self._translate)
+            if isinstance(answer, LateFeatures)
+            else self._translate(request, answer)
+            for request, answer in answers
+        ]
 
     def _translate(self, request: EncodeView, answer: ViewFeatures | ImageFault) -> ViewProbe | UnusableView:
         view = request.view
@@ -65,6 +75,39 @@ class SessionPending:
             phash=answer.phash,
             source_size=answer.source_size,
         )
+
+
+class SessionLate:
+    """Implements ports.LateView."""
+
+    def __init__(self, request: EncodeView, late: LateFeatures, translate: Translate) -> None:
+        self._request = request
+        self._late = late
+        self._translate = translate
+
+    @property
+    def done(self) -> bool:
+        return self._late.done
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        self._late.when_done(call)
+
+    def result(self) -> ViewProbe | UnusableView:
+        with _fatal():
+            answer = self._late.result()
+        return self._translate(self._request, answer)
+
+    def drop(self) -> None:
+        self._late.drop()
+
+
+@contextmanager
+def _fatal() -> Iterator[None]:
+    """After a fault of a device nothing that this process computes can be trusted: it ends."""
+    try:
+        yield
+    except RunnerFailed as failure:
+        raise Fatal(str(failure), exit_code=EXIT_ENGINE) from failure
 
 
 def _quality(answer: ViewFeatures) -> dict[str, float]:

@@ -30,6 +30,7 @@ from worker.ports import (
     EncodeView,
     ImageSource,
     JobSource,
+    LateView,
     Partition,
     PendingViews,
     RebalanceListener,
@@ -213,6 +214,11 @@ class FailingPending:
 
     def result(self) -> list[ViewProbe | UnusableView]:
         found = self.inner.result()
+        self.points.hit("after_infer")
+        return found
+
+    def prompt(self) -> Sequence[ViewProbe | UnusableView | LateView]:
+        found = self.inner.prompt()
         self.points.hit("after_infer")
         return found
 
