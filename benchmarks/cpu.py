@@ -16,7 +16,7 @@ from statistics import mean
 import onnx
 from rich.console import Console
 
-from benchmarks import findings, stages
+from benchmarks import findings, stages, transactions
 from benchmarks.deployment import Deployment, deploy, preload
 from benchmarks.findings import Finding
 from benchmarks.goods import Goods, goods
@@ -33,6 +33,7 @@ from worker.observe import configure_logs
 OUT = ROOT / "benchmarks" / "out" / "cpu.json"
 FOLDER = ROOT / ".cache" / "bench"
 JOBS = 2000
+TRANSACTION_JOBS = 4000
 MEMORY_GOAL_MB = 1200.0
 FLAT_GROWTH = 1.02  # last quarter of the jobs over the second; the first fills queues and caches
 DRIFT_GOAL = 0.03
@@ -44,18 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--jobs", type=int, default=JOBS, help="jobs through the worker; the memory goal asks for 2000")
     parser.add_argument("--loop-jobs", type=int, default=0, help="jobs through each plain loop; 0: every distinct one")
+    parser.add_argument("--transaction-jobs", type=int, default=TRANSACTION_JOBS, help="jobs a turn of G15, of four")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the services' data lie meanwhile")
     given = parser.parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 120)
     configure_logs(level="warning", form="console")
     try:
-        return _measured(console, given.folder, jobs=given.jobs, loop_jobs=given.loop_jobs)
+        return _measured(console, given)
     except (AssayError, CommandFailed, DevstackError, RunFailed) as error:
         console.print(f"bench: {error}", style="red", highlight=False, markup=False)
         return 2
 
 
-def _measured(console: Console, folder: Path, *, jobs: int, loop_jobs: int) -> int:
+def _measured(console: Console, given: argparse.Namespace) -> int:
+    folder, jobs, loop_jobs = given.folder, given.jobs, given.loop_jobs
     found = goods(console)
     facts: dict[str, object] = {"environment": {**host_facts(), **found.facts()}}
     stack = Devstack(folder / "stack", report=lambda line: console.print(line, highlight=False))
@@ -68,9 +71,11 @@ def _measured(console: Console, folder: Path, *, jobs: int, loop_jobs: int) -> i
         console.print(f"worker: {run.jobs_per_second:.2f} jobs/s")
         loops.append(_plain_loop(deployment, found, loop_jobs, console))
         rates = stage_rates(deployment, found)
+        turns = transactions.transaction_cost(addresses, folder, console, jobs=given.transaction_jobs)
     stack.reset()
-    made = _findings(run, loops, rates)
+    made = [*_findings(run, loops, rates), transactions.finding(turns)]
     facts |= {"run": _run_facts(deployment, run, loops, rates), "stages": [asdict(rate) for rate in rates]}
+    facts["transactions in turn"] = [asdict(turn) for turn in turns]
     console.print(_summary(run, loops, rates), highlight=False)
     console.print(stages.table(rates))
     console.print(findings.table(made))
@@ -115,11 +120,8 @@ def _findings(run: WorkerRun, loops: Sequence[LoopRun], rates: Sequence[StageRat
         better="lower",
         explained="" if drift <= DRIFT_GOAL else "something else used the processor: measure again on an idle machine",
     )
-    unmeasured = [
-        Finding(id=name, measure=measure, value=None, explained="the worker has no switch for it")
-        for name, measure in (("G15", "transactional / at-least-once"), ("G18", "maps on / off"))
-    ]
-    return [speed, steady, *_memory_findings(run), _map_finding(run), *unmeasured]
+    unmeasured = Finding(id="G18", measure="maps on / off", value=None, explained="the worker has no switch for it")
+    return [speed, steady, *_memory_findings(run), _map_finding(run), unmeasured]
 
 
 def _memory_findings(run: WorkerRun) -> list[Finding]:

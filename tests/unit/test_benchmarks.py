@@ -11,8 +11,11 @@ import pytest
 from PIL import Image
 
 from benchmarks.findings import Finding, table, write
+from benchmarks.hostile import Measured, conclusions, page
+from benchmarks.open_loop import Leg, schedule
 from benchmarks.plain_loop import prepare
 from benchmarks.stages import StageRate, bound_jobs_per_second
+from benchmarks.transactions import AT_LEAST_ONCE, TRANSACTIONS, Turn, finding
 from benchmarks.watching import memory_use
 from engines.decode import Decoded, DecodeLimits, decode_photograph
 from engines.preprocess import Preprocessing, normalised
@@ -51,6 +54,37 @@ def test_a_stage_within_another_is_not_counted_twice(monkeypatch: pytest.MonkeyP
     part = StageRate(stage="decode", jobs_per_second=20, cpu_ms=40, machine_ms=40, within="encode")
     other = StageRate(stage="match", jobs_per_second=50, cpu_ms=20, machine_ms=20)
     assert bound_jobs_per_second([whole, part, other]) == pytest.approx(20.0)
+
+
+def test_an_open_loop_sends_good_jobs_at_the_same_moments_with_and_without_hostile_ones() -> None:
+    alone, among = (schedule(5.0, hostile, 100.0, seed=3) for hostile in (0.0, 0.5))
+    assert [due for due in among if due.good] == alone
+    assert 400 < len(alone) < 600 and 20 < sum(not due.good for due in among) < 90
+    assert [due.at_s for due in among] == sorted(due.at_s for due in among)
+
+
+def test_the_rise_of_the_good_jobs_p99_is_told_against_both_legs_alone() -> None:
+    def leg(hostile: int, worst_ms: float) -> Leg:
+        delays = [100.0] * 90 + [worst_ms] * 10
+        ended = {"verdict": hostile} if hostile else {}
+        return Leg(name="x", delays_ms=delays, hostile=hostile, hostile_ended=ended, moved=0, sent_late_ms=0.0)
+
+    measured = Measured(most_per_s=10.0, legs=[leg(0, 190.0), leg(9, 300.0), leg(0, 200.0)])
+    rise, drift = conclusions(measured)
+    assert (rise.value, rise.met) == (pytest.approx(0.5), False)
+    assert (drift.value, drift.met) == (pytest.approx(10 / 195), True)
+    written = page(measured, [rise, drift], {"cores": 2}, "--seconds 9")
+    assert "python -m benchmarks.hostile --seconds 9" in written and "| x | 100 | 9 | 100 | 300 | 300 | 0 |" in written
+
+
+def test_the_cost_of_transactions_is_a_ratio_of_means() -> None:
+    turns = [
+        Turn(entry=entry, jobs=10, jobs_per_second=rate)
+        for entry, rate in ((TRANSACTIONS, 90.0), (AT_LEAST_ONCE, 100.0), (AT_LEAST_ONCE, 104.0), (TRANSACTIONS, 94.0))
+    ]
+    found = finding(turns)
+    assert (found.id, found.value, found.met) == ("G15", pytest.approx(184 / 204), False)
+    assert "90, 100, 104, 94" in found.explained
 
 
 def test_the_plain_loop_sees_what_the_worker_sees() -> None:
