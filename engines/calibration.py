@@ -4,7 +4,7 @@ with ONNX Runtime on given images. (Score calibration is another thing and lives
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +30,7 @@ class Histogram:
     largest: float
 
 
-def observe(model: ModelProto, plan: QuantPlan, images: Sequence[NDArray[np.float32]]) -> dict[str, Histogram]:
+def observe(model: ModelProto, plan: QuantPlan, images: Collection[NDArray[np.float32]]) -> dict[str, Histogram]:
     """Histograms of the planned activations over `images`, each [C,S,S], normalised; two passes, one at a time."""
     tensors = [t for t in plan.activations if t not in plan.same_range]
     session = _observing_session(model, tensors)
@@ -97,7 +97,9 @@ def _observing_session(model: ModelProto, tensors: list[str]) -> Any:
     del copy.graph.output[:]
     inputs = {i.name for i in copy.graph.input}
     copy.graph.output.extend(helper.make_empty_tensor_value_info(t) for t in tensors if t not in inputs)
-    return onnxruntime.InferenceSession(copy.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # between runs histograms are counted
+    return onnxruntime.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _activations(

@@ -20,12 +20,12 @@ from engines.onnxruntime_runner import OnnxRuntimeRunner
 from engines.preprocess import Preprocessing, normalised
 from engines.quantize import QuantPlan, plan_for, quantize
 
-_PROFILES: Final = (1, 8, 32, 128)
-_GROUPS: Final = {
+PROFILES: Final = (1, 8, 32, 128)
+GROUPS: Final = {
     "resnet18": (("convolutions", "int8"), ("embedding head", "fp32")),
     "vit_tiny16": (("linear layers", "int8"), ("attention, norms, patch embedding and embedding head", "fp32")),
 }
-_TILING: Final = {"resnet18": "whole view", "vit_tiny16": "overview at half size and four quarters"}
+TILING: Final = {"resnet18": "whole view", "vit_tiny16": "overview at half size and four quarters"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +72,13 @@ def export_int8(seen: Observed, *, name: str, method: Method) -> ExportedEngine:
     )
     calibration = QuantizationCalibration(method=method, images=seen.images, digest=seen.digest)
     draft = dataclasses.replace(_described(seen, name, calibration), onnx_sha256=sha256_hex(model))
-    golden = _golden(model, draft)
+    golden = golden_of(model, draft)
     return ExportedEngine(
         manifest=dataclasses.replace(draft, golden_sha256=sha256_hex(golden)), model=model, golden=golden
     )
 
 
-def _golden(model: bytes, manifest: EngineManifest) -> bytes:
+def golden_of(model: bytes, manifest: EngineManifest) -> bytes:
     """Golden outputs from the reference backend."""
     runner = OnnxRuntimeRunner(model, manifest)
     try:
@@ -96,15 +96,15 @@ def _described(seen: Observed, name: str, calibration: QuantizationCalibration) 
         onnx_sha256="",
         golden_sha256="",
         precision="int8",
-        groups=_GROUPS[architecture.family],
+        groups=GROUPS[architecture.family],
         embedding_space=embedding_space(architecture, seen.weights, dataclasses.asdict(preprocessing)),
         preprocessing=preprocessing,
-        tiling=_TILING[architecture.family],
+        tiling=TILING[architecture.family],
         embedding_dim=architecture.embedding_dim,
         patch_dim=architecture.patch_dim,
         patch_grid=architecture.patch_grid,
         attention_grid=architecture.attention_grid,
         opset=OPSET,
         calibration=calibration,
-        profiles=_PROFILES,
+        profiles=PROFILES,
     )

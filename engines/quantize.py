@@ -1,6 +1,6 @@
 """Explicit symmetric INT8: where Q/DQ pairs stand, which ranges they carry, and the float twin of a quantised graph.
 
-Residual networks: every convolution input, the output of each downsample convolution, and the inputs of the max and
+Residual networks: every convolution input, the output of each shortcut's convolution, and the inputs of the max and
 the global pool. Everything that reads such a tensor reads it dequantised, the residual addition too, so that TensorRT
 fuses whole blocks. Transformers: the inputs of linear layers alone, and only those layers read the dequantised value;
 a quantised residual stream destroys accuracy. Weights are INT8 initializers with a scale a channel."""
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -29,21 +30,98 @@ class QuantPlan:
     same_range: Mapping[str, str]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """What is quantised, or left float, as one: a weight and the nodes that read it."""
+
+    weight: str
+    nodes: frozenset[str]
+
+
 def plan_for(model: ModelProto, family: str) -> QuantPlan:
     """Where the pairs stand for a family."""
-    return _residual_plan(model) if family.startswith("resnet") else _linear_plan(model)
+    return _residual_plan(model) if is_residual(family) else _linear_plan(model)
+
+
+def is_residual(family: str) -> bool:
+    """Which recipe a family takes: residual networks have convolutions quantised, all others linear layers alone."""
+    return family.startswith("res")
+
+
+def layers_of(model: ModelProto, plan: QuantPlan) -> tuple[Layer, ...]:
+    """The plan's layers in the order of the graph."""
+    readers: dict[str, set[str]] = {}
+    for node in model.graph.node:
+        for tensor in node.input:
+            if tensor in plan.weights:
+                readers.setdefault(tensor, set()).add(node.name)
+    return tuple(Layer(weight=weight, nodes=frozenset(nodes)) for weight, nodes in readers.items())
+
+
+def without(model: ModelProto, plan: QuantPlan, floats: AbstractSet[str]) -> QuantPlan:
+    """The plan with the layers of these weights left float. A tensor keeps its pair while an integer op reads it, and
+    the float layers read the tensor itself."""
+    left = {n for layer in layers_of(model, plan) if layer.weight in floats for n in layer.nodes}
+    integer = _integer_nodes(model, plan) - left
+    activations = {}
+    for tensor, readers in plan.activations.items():
+        everyone = readers or _readers(model, tensor)
+        if everyone & integer or _makers_name(model, tensor) in integer & _shortcuts(model):
+            activations[tensor] = everyone - left if everyone & left else readers
+    weights = {weight: axis for weight, axis in plan.weights.items() if weight not in floats}
+    return QuantPlan(activations=activations, weights=weights, same_range=plan.same_range)
+
+
+def alone(model: ModelProto, plan: QuantPlan, layer: Layer) -> QuantPlan:
+    """The plan with this one layer quantised and nothing else."""
+    others = plan.weights.keys() - {layer.weight}
+    rest = without(model, plan, others)
+    read = {t: frozenset(layer.nodes & (r or _readers(model, t))) for t, r in rest.activations.items()}
+    made = {t for t in rest.activations if _makers_name(model, t) in layer.nodes}
+    kept = {t: rest.activations[t] if t in made else r for t, r in read.items() if r or t in made}
+    return QuantPlan(activations=kept, weights=rest.weights, same_range=plan.same_range)
+
+
+def _integer_nodes(model: ModelProto, plan: QuantPlan) -> set[str]:
+    pools = {n.name for n in model.graph.node if n.op_type in ("MaxPool", "GlobalAveragePool")}
+    planned = {n.name for n in model.graph.node if n.input and n.input[0] in plan.activations}
+    return (pools & planned) | {n for layer in layers_of(model, plan) for n in layer.nodes}
+
+
+def _readers(model: ModelProto, tensor: str) -> frozenset[str]:
+    return frozenset(n.name for n in model.graph.node if tensor in n.input)
+
+
+def _makers_name(model: ModelProto, tensor: str) -> str | None:
+    return next((n.name for n in model.graph.node if tensor in n.output), None)
+
+
+def _shortcuts(model: ModelProto) -> set[str]:
+    """Convolutions on the shortcut of a block: of the two that meet in an addition, the one whose source the block's
+    other branch reads too."""
+    makers = {o: n for n in model.graph.node for o in n.output}
+    counts: dict[str, int] = {}
+    for tensor in (t for n in model.graph.node for t in n.input):
+        counts[tensor] = counts.get(tensor, 0) + 1
+    found = set()
+    for node in (n for n in model.graph.node if n.op_type == "Add"):
+        convs = [makers[i] for i in node.input if i in makers and makers[i].op_type == "Conv"]
+        if len(convs) == 2:
+            found |= {c.name for c in convs if counts[c.input[0]] > 1}
+    return found
 
 
 def _residual_plan(model: ModelProto) -> QuantPlan:
     activations: dict[str, frozenset[str]] = {}
     weights: dict[str, int] = {}
     same_range: dict[str, str] = {}
+    shortcuts = _shortcuts(model)
     for node in model.graph.node:
         if node.op_type in ("Conv", "MaxPool", "GlobalAveragePool"):
             activations[node.input[0]] = frozenset()
         if node.op_type == "Conv":
             weights[node.input[1]] = 0
-            if ".downsample." in node.name:
+            if node.name in shortcuts:
                 activations[node.output[0]] = frozenset()
         if node.op_type == "MaxPool":
             same_range[node.output[0]] = node.input[0]

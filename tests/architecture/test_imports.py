@@ -60,7 +60,7 @@ CONFINED: dict[str, tuple[str, ...]] = {
     "pycuda": ("engines.gpu",),
     "pydantic_settings": ("worker.settings", "worker.setting_types"),
     "typer": ("worker.cli",),
-    "torch": ("demo",),
+    "torch": ("demo", "engines.importing_torch"),
 }
 # worker.core decides and does nothing else: no clock, no randomness, no input or output, no logging, no threads.
 IMPURE = (
