@@ -69,7 +69,7 @@ def collect(
     Batches run over many items, two in flight. Vectors are left out of the evidence once they are matched, so that
     thousands of items fit in memory. Raises UnlabelledItems before anything is encoded.
     """
-    _check_labels(items)
+    check_labels(items)
     open_items = [_Gathered(waiting=len(item.views)) for item in items]
     done = 0
     for place, result in _encoded(items, encoder, gallery.tenant, encoder_for, batch_images):
@@ -94,7 +94,8 @@ def with_budgets(
     }
 
 
-def _check_labels(items: Sequence[Item]) -> None:
+def check_labels(items: Sequence[Item]) -> None:
+    """Raises UnlabelledItems."""
     bare = [item.name or item.sku for item in items if item.label is None]
     if bare:
         names = ", ".join(bare[:3])

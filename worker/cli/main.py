@@ -13,6 +13,7 @@ from worker.cli import (
     calibrate,
     devstack,
     dlq,
+    engine,
     enroll,
     erase,
     evidence,
@@ -43,6 +44,7 @@ app.add_typer(dlq.app, name="dlq")
 app.add_typer(schema.app, name="schema")
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(audit.app, name="audit")
+app.add_typer(engine.engine_app, name="engine")
 app.command("worker")(worker.worker)
 app.command("watch")(watch.watch)
 app.command("calibrate")(calibrate.calibrate)
