@@ -19,6 +19,7 @@ from engines.runner import Runner
 VERDICTS: Final = ("authentic", "counterfeit", "inconclusive")
 _BINS: Final = 10
 _ROC_POINTS: Final = 200
+_Z_95: Final = 1.959963984540054
 Curve = tuple[tuple[float, float], ...]
 
 
@@ -167,15 +168,24 @@ def checks(found: Evaluation, budget: Budget) -> tuple[Check, ...]:
         bounds.append(Check(name="embedding cosine, P1", found=found.cosine_p1, limit=budget.cosine_p1, at_most=False))
     # where FP32 decides nothing, nothing could flip: that proves nothing
     usable = moved if moved is not None and moved.decided else None
-    told = f"of {moved.judged} items, {moved.decided} of them decided by FP32" if moved else found.no_verdicts or ""
+    told = f"{moved.judged} items, {moved.decided} of them decided by FP32" if moved else found.no_verdicts or ""
     for name, limit in (("hard_flips", budget.hard_flips), ("abstention_changes", budget.abstention_changes)):
-        share = getattr(usable, name) / usable.judged if usable else None
-        bounds.append(Check(name=_TITLES[name], found=share, limit=limit, at_most=True, told=told))
+        count = getattr(usable, name) if usable else 0
+        share = count / usable.judged if usable else None
+        shown = f"; a rate below {_upper(count, usable.judged):.1%} at 95 %" if usable else ""
+        bounds.append(Check(name=_TITLES[name], found=share, limit=limit, at_most=True, told=told + shown))
     size = candidate.bytes / exact.bytes
     return (*bounds, Check(name="file over FP32's", found=size, limit=budget.size, at_most=True))
 
 
 _TITLES: Final = {"hard_flips": "verdict flips", "abstention_changes": "changes to or from inconclusive"}
+
+
+def _upper(hits: int, trials: int) -> float:
+    """The upper end of the 95 % score interval of a rate (Wilson 1927)."""
+    rate, square = hits / trials, _Z_95**2
+    half = _Z_95 * (rate * (1 - rate) / trials + square / (4 * trials**2)) ** 0.5
+    return (rate + square / (2 * trials) + half) / (1 + square / trials)
 
 
 def _asked(rate: Rate | None) -> str:

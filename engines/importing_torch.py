@@ -22,7 +22,11 @@ def exported(library: Library, model: str, weights: Path, size: int | None) -> t
     """The float graph, and how photographs are prepared where the model's own config says so. Raises MakingRefused."""
     torch, owner = _imported("torch"), _imported(library)
     state = _state(torch, weights)
-    network, wanted = _timm(owner, model, size) if library == "timm" else _torchvision(owner, model, size)
+    try:
+        network, wanted = _timm(owner, model, size) if library == "timm" else _torchvision(owner, model, size)
+    except Exception as error:  # each library raises its own
+        fix = f"name a model of {library} with --model, and a --size that it takes"
+        raise MakingRefused(f"{library} makes no {model!r} ({error})", fix) from error
     own = network.state_dict()
     # a classifier of other classes is no part of the encoder
     other = {name for name, value in own.items() if name in state and state[name].shape != value.shape}
@@ -75,14 +79,18 @@ def _torchvision(torchvision: Any, model: str, size: int | None) -> tuple[Any, W
 
 def _onnx(torch: Any, network: Any, size: int) -> bytes:
     buffer = io.BytesIO()
-    torch.onnx.export(
-        network,
-        (torch.zeros(1, 3, size, size),),
-        buffer,
-        opset_version=OLDEST_OPSET,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_axes={"images": {0: "N"}, "logits": {0: "N"}},
-        dynamo=False,
-    )
+    try:
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, 3, size, size),),
+            buffer,
+            opset_version=OLDEST_OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes={"images": {0: "N"}, "logits": {0: "N"}},
+            dynamo=False,
+        )
+    except Exception as error:  # the exporter has many ways to fail
+        fix = "export it to ONNX where it was trained, and import that file"
+        raise MakingRefused(f"PyTorch does not export this model ({type(error).__name__}: {error})", fix) from error
     return buffer.getvalue()

@@ -155,6 +155,11 @@ def test_what_was_not_measured_does_not_hold() -> None:
     assert broken(replace(evaluated(), candidate=unasked)) == ["recall@1 lost"]
 
 
+def test_a_gate_says_what_so_few_items_can_show() -> None:
+    told = {check.name: check.told for check in checks(evaluated(), BUDGET)}
+    assert told["verdict flips"] == "100 items, 90 of them decided by FP32; a rate below 3.7% at 95 %"
+
+
 def test_a_transformer_has_a_budget_of_its_own() -> None:
     assert broken(evaluated(recall=0.993, cosine=0.991), default_budget("vit_tiny16")) == []
 
