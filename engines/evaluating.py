@@ -4,6 +4,7 @@ fast and how large it is, and whether all that is within the accuracy budget. Ve
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -184,7 +185,7 @@ _TITLES: Final = {"hard_flips": "verdict flips", "abstention_changes": "changes 
 def _upper(hits: int, trials: int) -> float:
     """The upper end of the 95 % score interval of a rate (Wilson 1927)."""
     rate, square = hits / trials, _Z_95**2
-    half = _Z_95 * (rate * (1 - rate) / trials + square / (4 * trials**2)) ** 0.5
+    half = _Z_95 * math.sqrt(rate * (1 - rate) / trials + square / (4 * trials**2))
     return (rate + square / (2 * trials) + half) / (1 + square / trials)
 
 
