@@ -10,7 +10,7 @@ ifeq ($(OFFLINE),1)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: help setup demo demo-recalibrate test lint faults fuzz chaos chaos-quick soak format bench ci lock clean devstack-up devstack-status devstack-down
+.PHONY: help setup demo demo-recalibrate evaluate test lint faults fuzz chaos chaos-quick soak format bench ci lock clean devstack-up devstack-status devstack-down
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -23,6 +23,9 @@ demo: ## Run the whole of Assay on this machine and write demo-report/index.html
 
 demo-recalibrate: ## Fit the demo's score calibration anew (about ten minutes of rendering the first time)
 	@python=$$(scripts/setup.sh services); exec "$$python" -m demo.recalibrate
+
+evaluate: ## Judge 2,000 jobs of unseen SKUs by the real worker and write docs/measurements/verdicts.*; ARGS=--quick tries
+	@python=$$(scripts/setup.sh dev services); exec "$$python" -m demo.evaluate $(ARGS)
 
 test: ## Run every test but the chaos and network fault ones, on real services
 	@python=$$(scripts/setup.sh dev services); \

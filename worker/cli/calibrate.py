@@ -29,6 +29,7 @@ from worker.core.policy import CategoryProfile, ScoreCalibration
 from worker.core.policy_json import to_json
 from worker.errors import AssayError
 from worker.items import Item, read_items
+from worker.report.calibration import render_calibration
 from worker.settings import Settings, load_settings
 
 Budget = Annotated[float | None, typer.Option(min=1e-6, max=0.5)]
@@ -40,6 +41,7 @@ def calibrate(
     manifest: Annotated[Path, typer.Argument(help="A folder or JSONL manifest of labelled items, none enrolled.")],
     tenant: Annotated[str, typer.Option(help="Whose gallery the items are compared with.")],
     out: Annotated[Path | None, typer.Option(help="Write the calibration here as JSON.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write a page of plots here, as HTML.")] = None,
     publish: Annotated[bool, typer.Option("--publish", help="Make it the active one of its engines.")] = False,
     by: Annotated[str, typer.Option(help="Who answers for it; needed with --publish.")] = "",
     alpha_accept: Budget = None,
@@ -85,6 +87,8 @@ def calibrate(
                 by=by,
                 why=f"calibrated on {manifest.name}",
             )
+    if page is not None:
+        page.write_text(render_calibration(report), encoding="utf-8")
     _print(report, as_json)
 
 

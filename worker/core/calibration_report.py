@@ -15,6 +15,7 @@ from worker.core.policy import POOLED, CategoryProfile, Policy, ScoreCalibration
 
 UNNAMED_FAMILY = "unnamed"
 Z_95 = 1.959963984540054
+RELIABILITY_BINS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,18 @@ class Tally:
     @property
     def abstained(self) -> int:
         return self.items - self.authentic - self.counterfeit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityBin:
+    """Held-out items whose stated probability of genuine lies together: its mean, the share that is genuine and that
+    share's 95 % interval, all at the category's declared prior. `n` counts items."""
+
+    stated: float
+    observed: float
+    low: float
+    high: float
+    n: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +60,9 @@ class CategoryReport:
     counterfeit: Tally
     families: Mapping[str, Tally]
     reasons: Mapping[ReasonCode, int]
+    alpha_accept: float
+    alpha_reject: float
+    reliability: tuple[ReliabilityBin, ...]
 
     @property
     def supported(self) -> bool:
@@ -106,6 +122,40 @@ def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def reliability(stated: Sequence[tuple[float, bool]], prior_genuine: float) -> tuple[ReliabilityBin, ...]:
+    """Pairs of (stated probability of genuine, truth) in ten equal bins, those without an item left out.
+
+    The items' own mixture is not the declared one, so each class is weighed to its share of the prior; the interval is
+    Wilson's of the plain share, carried over by the same odds. Empty where a class is missing.
+    """
+    genuine = sum(truth for _, truth in stated)
+    if not 0 < genuine < len(stated) or not 0 < prior_genuine < 1:
+        return ()
+    weights = {True: prior_genuine / genuine, False: (1 - prior_genuine) / (len(stated) - genuine)}
+    bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
+    for p, truth in stated:
+        bins[min(int(p * RELIABILITY_BINS), RELIABILITY_BINS - 1)].append((p, truth))
+    return tuple(_bin(bins[place], weights) for place in sorted(bins))
+
+
+def _bin(pairs: Sequence[tuple[float, bool]], weights: Mapping[bool, float]) -> ReliabilityBin:
+    genuine = sum(truth for _, truth in pairs)
+    low, high = wilson_interval(genuine, len(pairs))
+    total = sum(weights[truth] for _, truth in pairs)
+    return ReliabilityBin(
+        stated=sum(weights[truth] * p for p, truth in pairs) / total,
+        observed=_weighed(genuine / len(pairs), weights),
+        low=_weighed(low, weights),
+        high=_weighed(high, weights),
+        n=len(pairs),
+    )
+
+
+def _weighed(share: float, weights: Mapping[bool, float]) -> float:
+    genuine, counterfeit = share * weights[True], (1 - share) * weights[False]
+    return genuine / (genuine + counterfeit)
+
+
 def _category(
     profile: CategoryProfile, calibration: ScoreCalibration, judged: Sequence[tuple[LabelledEvidence, Judgement]]
 ) -> CategoryReport:
@@ -123,6 +173,11 @@ def _category(
         counterfeit=_tally(judgement for _, judgement in fakes),
         families={name: _tally(j for item, j in fakes if (item.family or UNNAMED_FAMILY) == name) for name in names},
         reasons=dict(Counter(j.reasons[0].code for _, j in judged if j.verdict is Verdict.INCONCLUSIVE)),
+        alpha_accept=profile.alpha_accept,
+        alpha_reject=profile.alpha_reject,
+        reliability=reliability(
+            [(j.p_genuine, item.genuine) for item, j in judged if j.p_genuine is not None], profile.prior_genuine
+        ),
     )
 
 

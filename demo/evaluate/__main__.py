@@ -1,0 +1,165 @@
+"""`make evaluate`: how good the verdicts are, on held-out rendered goods, through the real worker.
+
+Writes the figures and a page of plots; the worst errors are drawn in benchmarks/out, which git ignores. `--quick` runs
+all of it on a few goods of other seeds, to see that it works; its figures say nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from rich.console import Console
+from rich.progress import Progress
+
+from demo.evaluate.controls import controls
+from demo.evaluate.jobs import Case, cases
+from demo.evaluate.measure import (
+    Figures,
+    agreement,
+    areas,
+    confusion,
+    coverage,
+    gate,
+    pointing,
+    reliability,
+    shuffled,
+)
+from demo.evaluate.outcomes import Outcome, outcomes
+from demo.evaluate.page import render
+from demo.evaluate.photographs import render_all
+from demo.evaluate.plan import UNSEEN_FAMILIES, Plan, first_skus, full, quick
+from demo.evaluate.run import Unanswered, calibration, judged, profiles
+from demo.evaluate.sheets import draw_worst
+from demo.goods import FAMILIES
+from devstack import Devstack, DevstackError
+from worker.errors import AssayError
+from worker.observe import configure_logs
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = ROOT / "docs" / "measurements"
+SCRATCH = ROOT / "benchmarks" / "out" / "verdicts"
+WIDTH = 140
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    plan: Plan
+    out: Path
+    render_only: bool
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _options(arguments)
+    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    configure_logs(level="warning", form="console")
+    try:
+        return _evaluate(options, console)
+    except KeyboardInterrupt:
+        console.print("stopped; photographs that are done stay in the cache")
+        return 130
+    except (AssayError, DevstackError, Unanswered) as error:
+        console.print(f"[bold red]evaluate:[/] {error}", highlight=False)
+        return 2
+
+
+def _options(arguments: list[str] | None) -> Options:
+    parser = argparse.ArgumentParser(
+        prog="python -m demo.evaluate", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument("--quick", action="store_true", help="a few goods of other seeds: does it run?")
+    parser.add_argument("--skus", type=int, help="the first so many SKUs of the full plan only; not published")
+    parser.add_argument("--render-only", action="store_true", help="fill the cache of photographs and stop")
+    parser.add_argument("--out", type=Path, help="folder of the figures and the page")
+    given = parser.parse_args(arguments)
+    plan = quick() if given.quick else full()
+    if given.skus is not None:
+        plan = first_skus(plan, given.skus)
+    whole = not given.quick and given.skus is None
+    return Options(plan=plan, out=given.out or (PUBLISHED if whole else SCRATCH), render_only=given.render_only)
+
+
+def _evaluate(options: Options, console: Console) -> int:
+    started_s = monotonic()
+    folder = _photographs(options.plan, console)
+    console.print(f"photographs in {folder}  ({monotonic() - started_s:.0f} s)")
+    if options.render_only:
+        return 0
+    all_cases = cases(options.plan, folder)
+    found = _outcomes(options.plan, all_cases, folder, console)
+    console.print(f"{len(found)} verdicts  ({monotonic() - started_s:.0f} s)")
+    told = figures(options.plan, found, folder)
+    options.out.mkdir(parents=True, exist_ok=True)
+    written = options.out / "verdicts.json"
+    written.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    page = options.out / "verdicts.html"
+    page.write_text(render(told), encoding="utf-8")
+    worst = draw_worst(found, folder, SCRATCH / "worst")
+    console.print(f"figures: {written}\npage: {page}\nworst errors: {worst}  ({monotonic() - started_s:.0f} s)")
+    return 0
+
+
+def _photographs(plan: Plan, console: Console) -> Path:
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("rendering, SKU by SKU", total=None)
+        return render_all(plan, progress=lambda done, of: progress.update(task, completed=done, total=of))
+
+
+def _outcomes(plan: Plan, all_cases: list[Case], folder: Path, console: Console) -> list[Outcome]:
+    stack = Devstack(ROOT / ".demo" / "evaluation", report=lambda line: console.print(line, highlight=False))
+    with stack.session() as addresses:
+        found = judged(all_cases, plan.references, folder, addresses, console)
+    return outcomes(found, profiles())
+
+
+def figures(plan: Plan, found: list[Outcome], folder: Path) -> Figures:
+    """Everything that was measured; the same goods, engines and calibration give the same figures."""
+    fitted, categories = calibration(), profiles()
+    taken = [one for one in found if not one.judged.case.spoilt]
+    return {
+        "goods": _goods(plan, taken, found),
+        "ran_on": _ran_on(found[0], folder),
+        "roc": areas(taken),
+        "coverage": coverage(taken, fitted, categories),
+        "replayed_verdicts": agreement(taken, fitted, categories),
+        "confusion": confusion(taken),
+        "reliability": reliability(taken),
+        "pointing": pointing(taken, folder),
+        "gate": gate(found),
+        "controls": {**controls(taken), "labels_shuffled": shuffled(taken), "untrained_encoder": None},
+    }
+
+
+def _goods(plan: Plan, taken: list[Outcome], found: list[Outcome]) -> Figures:
+    return {
+        "plan": plan.name,
+        "skus": len(plan.skus),
+        "seeds": [plan.skus[0].seed, plan.skus[-1].seed],
+        "references_a_sku": len(plan.references) // len(plan.skus),
+        "genuine_jobs": len(plan.genuine),
+        "forged_jobs": len(plan.forged),
+        "strengths": list(plan.strengths),
+        "jobs_as_taken": len(taken),
+        "jobs_with_a_bad_photograph": len(found) - len(taken),
+        "families": sorted(FAMILIES),
+        "families_kept_from_training": list(UNSEEN_FAMILIES),
+    }
+
+
+def _ran_on(one: Outcome, folder: Path) -> Figures:
+    provenance = one.judged.event.provenance
+    return {
+        "engines": {
+            engine.name: f"{engine.digest[:16]} {engine.precision} {engine.backend}" for engine in provenance.engines
+        },
+        "calibration": provenance.calibration_id,
+        "renderer": folder.parent.name,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
