@@ -29,6 +29,7 @@ from worker.core.policy import CategoryProfile, ScoreCalibration
 from worker.profiles import read_profiles
 from worker.settings import Settings, load_settings
 
+STAND = Path(__file__).resolve().parents[2] / ".demo" / "evaluation-stand"
 ENROL_S, READY_S, ANSWERS_S = 3_600.0, 1_800.0, 7_200.0
 
 
@@ -56,13 +57,15 @@ def profiles() -> Mapping[str, CategoryProfile]:
 def judged(
     cases: Sequence[Case], references: Sequence[Specimen], photographs: Path, addresses: Addresses, console: Console
 ) -> list[Judged]:
-    """Enrol the references, start a worker, submit all cases and read the verdicts. Raises Unanswered."""
+    """Enrol the references, start a worker, submit all cases and read the verdicts. Raises Unanswered.
+
+    `photographs` is the folder that the worker serves `file:` from; its log is in .demo/evaluation-stand."""
     settings = {
         "ASSAY_BUILD": "evaluation",
         "ASSAY_EVIDENCE__KEEP": "off",
         "ASSAY_IMAGES__FILE_ROOT": str(photographs),
     }
-    stand = new_stand(addresses, photographs / "stand", settings)
+    stand = new_stand(addresses, STAND, settings)
     enrolled = manifest(photographs, "references", references)
     with _loaded(stand) as loaded:
         database = open_database(loaded)

@@ -29,6 +29,7 @@ from demo.evaluate.run import Judged
 from demo.evaluate.statistics import auc, auc_estimate, dilated, permuted_auc, pointed, rate_estimate, roc
 from demo.goods import FAMILIES, catalogue, heldout_skus, jpeg, make_sku
 from demo.goods.skus import CATALOGUE_SEEDS, HELDOUT_SEEDS, TRAINING_SEEDS
+from demo.limits import limits_of
 from demo.photographs import CALIBRATION_SPECIMENS, Specimen
 from demo.recalibrate import calibration_skus
 from demo.scenario import UNKNOWN_SKUS
@@ -208,8 +209,8 @@ def test_glare_and_a_crop_are_seen() -> None:
     assert opened(degraded(good, DEGRADATIONS["crop"].change)).size == (307, 307)
 
 
-def texture() -> np.ndarray:
-    return np.random.default_rng(0).integers(60, 160, (512, 512, 3)).astype(np.uint8)
+def texture(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(60, 160, (512, 512, 3)).astype(np.uint8)
 
 
 def opened(data: bytes) -> Image.Image:
@@ -218,6 +219,18 @@ def opened(data: bytes) -> Image.Image:
 
 def of_bytes(data: bytes):
     return measured(opened(data))
+
+
+def test_limits_pass_what_they_are_made_of_and_stop_what_is_bad() -> None:
+    good = [of_bytes(jpeg(texture(seed))) for seed in range(4)]
+    limits = limits_of(good)
+    assert all(one.sharpness > limits.min_sharpness and one.glare < limits.max_glare for one in good)
+    assert all(limits.min_brightness < one.brightness < limits.max_brightness for one in good)
+    bad = {name: of_bytes(degraded(jpeg(texture()), DEGRADATIONS[name].change)) for name in DEGRADATIONS}
+    assert bad["blur, strong"].sharpness < limits.min_sharpness
+    assert bad["too dark"].brightness < limits.min_brightness
+    assert bad["too bright"].brightness > limits.max_brightness
+    assert bad["glare"].glare > limits.max_glare
 
 
 # --- outcomes, replay, page -------------------------------------------------------------------------------------------
@@ -286,8 +299,8 @@ def figures(found: list[Outcome], folder: Path) -> dict[str, object]:
     spoilt = [replace(one, judged=replace(one.judged, case=bad(one.judged.case))) for one in found[:8]]
     return {
         "goods": {
-            "plan": "quick",
-            "families_kept_from_training": [], "skus": 10, "seeds": [1, 2], "references_a_sku": 5, "genuine_jobs": 30, "forged_jobs": 30,
+            "plan": "quick", "families_kept_from_training": [], "skus": 10, "seeds": [1, 2], "references_a_sku": 5,
+            "genuine_jobs": 30, "forged_jobs": 30,
             "jobs_as_taken": 60, "jobs_with_a_bad_photograph": 8,
         },
         "ran_on": {"engines": {"resnet18": "abc int8 openvino"}, "calibration": "cal-1", "renderer": "r"},

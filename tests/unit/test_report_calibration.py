@@ -45,7 +45,7 @@ class Told(ClassifierMixin, BaseEstimator):
 
 
 @pytest.mark.filterwarnings("ignore:WARNING. your conformalization dataset has less labels")
-@pytest.mark.parametrize(("n", "alpha"), [(19, 0.05), (60, 0.05), (99, 0.01), (200, 0.1), (37, 0.2)])
+@pytest.mark.parametrize(("n", "alpha"), [(20, 0.05), (60, 0.05), (100, 0.01), (200, 0.1), (37, 0.2)])
 def test_each_class_is_kept_as_mapie_keeps_it(n: int, alpha: float) -> None:
     """Conformalized on one class at a time, MAPIE's set holds that class for the scores that we keep it for."""
     mapie = pytest.importorskip("mapie.classification", reason="MAPIE is not installed: it is of the dev group")

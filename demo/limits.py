@@ -1,0 +1,66 @@
+"""Quality limits for the demo's profiles, from the photographs of the calibration's SKUs: `python -m demo.limits`.
+
+What honest photographs of a category measure, and some room: nothing that the evaluation judges is looked at.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from demo.photographs import references
+from demo.recalibrate import calibration_skus, rendered
+from engines.preprocess import resized
+from engines.quality import QualityMeasures, measured
+from worker.core.policy import QualityLimits
+from worker.items import Item, read_items
+
+SIDE_PX = 448
+# Half of the least sharp, and a quarter beyond the darkest, the brightest and the most burnt out.
+SHARPNESS_ROOM, ROOM = 0.5, 0.25
+LEAST_SHARE = 0.02  # of clipped pixels or glare: a lamp's reflection is no fault
+
+
+def limits_of(found: Sequence[QualityMeasures]) -> QualityLimits:
+    """Limits that all of these photographs pass, with room."""
+    brightness = np.array([one.brightness for one in found])
+    clipped = max(one.clipped_low + one.clipped_high for one in found)
+    return QualityLimits(
+        min_sharpness=round(SHARPNESS_ROOM * min(one.sharpness for one in found), 1),
+        min_brightness=round(float(brightness.min()) * (1 - ROOM), 3),
+        max_brightness=round(float(brightness.max()) + ROOM * float(1 - brightness.max()), 3),
+        max_clipped=round(max(LEAST_SHARE, clipped * (1 + ROOM)), 3),
+        max_glare=round(max(LEAST_SHARE, max(one.glare for one in found) * (1 + ROOM)), 3),
+    )
+
+
+def by_category(items: Sequence[Item]) -> Mapping[str, list[QualityMeasures]]:
+    found: dict[str, list[QualityMeasures]] = defaultdict(list)
+    for item in items:
+        found[item.category] += [_measured(Path(path)) for path in item.views.values()]
+    return found
+
+
+def _measured(path: Path) -> QualityMeasures:
+    """On the square that encoders look at."""
+    with Image.open(io.BytesIO(path.read_bytes())) as opened:
+        return measured(resized(opened.convert("RGB"), SIDE_PX))
+
+
+def main() -> None:
+    console = Console()
+    items = read_items(rendered("calibration-references", references(calibration_skus()), console))
+    for category, found in sorted(by_category(items).items()):
+        limits = limits_of(found)
+        values = ", ".join(f"{name} = {getattr(limits, name)}" for name in limits.__slots__)
+        console.print(f"{category} ({len(found)} photographs): quality = {{ {values} }}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
