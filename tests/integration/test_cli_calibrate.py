@@ -90,9 +90,11 @@ def test_a_calibration_is_fitted_written_and_active(assay: Assay, goods: Path, d
 
 def test_a_table_says_what_a_budget_needs(assay: Assay, goods: Path) -> None:
     enrolled(assay, goods)
-    done = assay("calibrate", goods / "labelled", "--tenant", "acme")
+    page = goods / "calibration.html"
+    done = assay("calibrate", goods / "labelled", "--tenant", "acme", "--page", page)
     assert done.exit_code == 0, done.output
     assert "refused: too few items" in done.stdout
+    assert "Refused: too few items" in page.read_text() and "corner" in page.read_text()
     assert "99" in done.stdout and "counterfeit: corner" in done.stdout
 
 
