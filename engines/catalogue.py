@@ -7,6 +7,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
@@ -17,12 +18,15 @@ from engines.errors import EngineRefused, RefusalCode
 from engines.gpu.device import Device
 from engines.gpu.plans import PlanFolder
 from engines.gpu.tensorrt_runner import TensorRtRunner
+from engines.keyring import read_keys
+from engines.machine import this_machine
 from engines.manifest import EngineManifest, golden_path, manifest_path, model_path, sha256_hex
+from engines.matrix import Machine, refuse_misfit
 from engines.onnxruntime_runner import OnnxRuntimeRunner
 from engines.openvino_runner import OpenVinoRunner
 from engines.runner import Backend, Runner
 from engines.session import CPU_DEADLINE_S, GPU_DEADLINE_S, EncoderSession
-from engines.signing import TrustedKeys, load_trusted_keys, verify
+from engines.signing import TrustedKeys, verify
 
 BackendChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt"]
 
@@ -52,25 +56,60 @@ class Gpu:
         return cls(device=Device(), plans=plans)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFiles:
+    """An engine's three files, each read once; nothing of them is trusted yet."""
+
+    manifest: bytes
+    model: bytes
+    golden: bytes
+
+
 def shipped_keys(models_dir: Path = MODELS_DIR) -> TrustedKeys:
-    """The public keys (*.pub, PEM) that lie beside the engines: right for the demo. A deployment names its own."""
-    return load_trusted_keys(sorted(models_dir.glob("*.pub")))
+    """The keys that lie beside the engines: right for the demo. A deployment names its own. Raises EngineRefused."""
+    return read_keys(models_dir)
 
 
-def read_engine(models_dir: Path, name: str, trusted_keys: TrustedKeys) -> VerifiedEngine:
-    """Read and verify one engine. Raises EngineRefused."""
-    missing = RefusalCode.MANIFEST_MISSING
-    raw = _read(manifest_path(models_dir, name), missing)
+def read_engine(
+    models_dir: Path, name: str, trusted_keys: TrustedKeys, *, now: datetime | None = None
+) -> VerifiedEngine:
+    """Read and verify one engine; `now` is this moment unless given. Raises EngineRefused."""
+    raw = _read(manifest_path(models_dir, name), RefusalCode.MANIFEST_MISSING)
+    manifest = verified_manifest(raw, name, trusted_keys, now=now)
+    model = _read(model_path(models_dir, name), RefusalCode.MODEL_MISSING)
+    golden_raw = _read(golden_path(models_dir, name), RefusalCode.MODEL_MISSING)
+    return _complete(manifest, model, golden_raw)
+
+
+def verified_engine(
+    files: EngineFiles, name: str, trusted_keys: TrustedKeys, *, now: datetime | None = None
+) -> VerifiedEngine:
+    """Verify an engine's bytes, wherever they came from. Raises EngineRefused."""
+    return _complete(verified_manifest(files.manifest, name, trusted_keys, now=now), files.model, files.golden)
+
+
+def verified_manifest(
+    raw: bytes, name: str, trusted_keys: TrustedKeys, *, now: datetime | None = None
+) -> EngineManifest:
+    """A manifest whose signature holds, that is `name`'s and has not expired. Raises EngineRefused."""
+    moment = now or datetime.now(UTC)
     manifest = EngineManifest.from_json(raw, f"{name}.manifest.json")
-    verify(trusted_keys, manifest.key_id, manifest.signature, manifest.signed_bytes())
+    verify(trusted_keys, manifest.key_id, manifest.signature, manifest.signed_bytes(), moment)
     if manifest.name != name:
         fix = "keep an engine's three files under the name it was published with"
         raise EngineRefused(RefusalCode.MANIFEST_INVALID, f"{name}'s manifest is {manifest.name}'s", fix)
-    return VerifiedEngine(
-        manifest=manifest,
-        model=_digested(model_path(models_dir, name), manifest.onnx_sha256),
-        golden=_digested(golden_path(models_dir, name), manifest.golden_sha256),
-    )
+    release = manifest.release
+    if release is not None and release.expires_at is not None and moment >= release.expires_at:
+        fix = "publish a new version of it, or the same files with a later end"
+        message = f"{name} version {release.version} expired at {release.expires_at:%Y-%m-%d %H:%M} UTC"
+        raise EngineRefused(RefusalCode.EXPIRED, message, fix)
+    return manifest
+
+
+def _complete(manifest: EngineManifest, model: bytes, golden_raw: bytes) -> VerifiedEngine:
+    _refuse_other(f"{manifest.name}'s graph", model, manifest.onnx_sha256)
+    _refuse_other(f"{manifest.name}'s golden outputs", golden_raw, manifest.golden_sha256)
+    return VerifiedEngine(manifest=manifest, model=model, golden=golden_raw)
 
 
 def _read(path: Path, code: RefusalCode) -> bytes:
@@ -81,12 +120,10 @@ def _read(path: Path, code: RefusalCode) -> bytes:
         raise EngineRefused(code, f"{path} cannot be read ({error.strerror})", fix) from error
 
 
-def _digested(path: Path, sha256: str) -> bytes:
-    raw = _read(path, RefusalCode.MODEL_MISSING)
+def _refuse_other(what: str, raw: bytes, sha256: str) -> None:
     if (found := sha256_hex(raw)) != sha256:
         fix = "fetch the engine again: this file is not the one that was signed"
-        raise EngineRefused(RefusalCode.DIGEST_MISMATCH, f"{path} is {found}, its manifest says {sha256}", fix)
-    return raw
+        raise EngineRefused(RefusalCode.DIGEST_MISMATCH, f"{what}: SHA-256 {found}, its manifest says {sha256}", fix)
 
 
 def open_runner(
@@ -133,6 +170,19 @@ def chosen_backend(backend: BackendChoice) -> Backend:
     return "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOptions:
+    """How a session works. Threads default to this process's cores, the deadline to the backend's usual one."""
+
+    threads: int | None = None
+    decode_threads: int | None = None
+    decode_helpers: int = 2
+    plans_dir: Path | None = None
+    limits: DecodeLimits | None = None
+    reduced_decode: bool = True
+    deadline_s: float | None = None
+
+
 def load_session(
     models_dir: Path,
     encoders: Sequence[str],
@@ -141,29 +191,42 @@ def load_session(
     *,
     threads: int | None = None,
     decode_threads: int | None = None,
-    decode_helpers: int = 2,
     plans_dir: Path | None = None,
-    limits: DecodeLimits | None = None,
-    reduced_decode: bool = True,
-    deadline_s: float | None = None,
 ) -> EncoderSession:
-    """A session over the named encoders, each verified, warmed and self-tested. Threads default to this process's
-    cores. Raises EngineRefused."""
+    """A session over the named encoders of a folder, each verified, warmed and self-tested. Raises EngineRefused."""
     engines = [read_engine(models_dir, name, trusted_keys) for name in dict.fromkeys(encoders)]
+    options = SessionOptions(threads=threads, decode_threads=decode_threads, plans_dir=plans_dir)
+    return open_session(engines, backend, options)
+
+
+def open_session(
+    engines: Sequence[VerifiedEngine],
+    backend: BackendChoice,
+    options: SessionOptions | None = None,
+    machine: Machine | None = None,
+) -> EncoderSession:
+    """A session over verified engines, each warmed and self-tested; `machine` is this one unless given. None is loaded
+    before all were found to be for it. Raises EngineRefused."""
+    chosen = options or SessionOptions()
+    for engine in engines:
+        refuse_misfit(engine.manifest, machine or this_machine(), chosen_backend(backend))
     sizes = {e.manifest.preprocessing.size for e in engines}
     if len(sizes) != 1:
         fix = "load encoders that look at one size, at least one of them"
         raise EngineRefused(RefusalCode.ENCODER_UNKNOWN, f"encoders of {len(sizes)} sizes: {sorted(sizes)}", fix)
     with ExitStack() as undo:
-        gpu = Gpu.opened(plans_dir) if chosen_backend(backend) == "tensorrt" else None
+        gpu = Gpu.opened(chosen.plans_dir) if chosen_backend(backend) == "tensorrt" else None
         if gpu is not None:
             undo.callback(gpu.device.close)
         runners: dict[str, Runner] = {}
         for engine in engines:
-            runners[engine.manifest.name] = runner = open_runner(engine, backend, threads, gpu)
+            runners[engine.manifest.name] = runner = open_runner(engine, backend, chosen.threads, gpu)
             undo.callback(runner.close)
         closing = undo.pop_all()
-    workers = decode_threads or len(os.sched_getaffinity(0))
-    decoder = PillowDecoder(sizes.pop(), workers, limits, reduced_decode, helpers=decode_helpers)
     usual_s = CPU_DEADLINE_S if gpu is None else GPU_DEADLINE_S
-    return EncoderSession(runners, decoder, closing, deadline_s=deadline_s or usual_s)
+    return EncoderSession(runners, _decoder(chosen, sizes.pop()), closing, deadline_s=chosen.deadline_s or usual_s)
+
+
+def _decoder(options: SessionOptions, size: int) -> PillowDecoder:
+    workers = options.decode_threads or len(os.sched_getaffinity(0))
+    return PillowDecoder(size, workers, options.limits, options.reduced_decode, helpers=options.decode_helpers)

@@ -1,6 +1,6 @@
 """Why an engine was not taken into service. One tree:
 
-EngineRefused   the file, its manifest or its signature is not acceptable; `code` is one of RefusalCode
+EngineRefused   the file, its manifest, its signature or its state is not acceptable; `code` is one of RefusalCode
 RunnerFailed    the backend failed while running an accepted engine
 └── OutOfMemory for want of memory; fewer photographs at once may fit
 """
@@ -16,12 +16,25 @@ class RefusalCode(enum.StrEnum):
     MANIFEST_MISSING = "manifest_missing"
     MANIFEST_INVALID = "manifest_invalid"
     MODEL_MISSING = "model_missing"
+    KEYS_INVALID = "keys_invalid"
     KEY_UNKNOWN = "key_unknown"
+    KEY_REVOKED = "key_revoked"
+    KEY_EXPIRED = "key_expired"
+    KEY_RETIRING = "key_retiring"
     SIGNATURE_INVALID = "signature_invalid"
+    EXPIRED = "expired"
+    ROLLED_BACK = "rolled_back"
+    NOT_THE_PUBLISHED = "not_the_published"
+    NOT_PUBLISHED = "not_published"
+    ALREADY_PUBLISHED = "already_published"
+    MOVE_ILLEGAL = "move_illegal"
     DIGEST_MISMATCH = "digest_mismatch"
     GOLDEN_MISMATCH = "golden_mismatch"
     OUTPUTS_UNEXPECTED = "outputs_unexpected"
     BACKEND_UNAVAILABLE = "backend_unavailable"
+    WRONG_BACKEND = "wrong_backend"
+    WRONG_GPU = "wrong_gpu"
+    WRONG_VERSION = "wrong_version"
     ENCODER_UNKNOWN = "encoder_unknown"
 
 

@@ -1,5 +1,7 @@
 """The signed description of one engine: canonical JSON beside the ONNX file. What is signed is the canonical JSON
-without its signature; it names the SHA-256 of the graph and of the golden outputs, so one signature covers all."""
+without its signature; it names the SHA-256 of the graph and of the golden outputs, so one signature covers all.
+
+Schema 1 describes an engine; schema 2 adds its release: version, validity, and the machines that it is for."""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ from typing import Any, Literal, Self, TypeVar
 
 from engines.errors import EngineRefused, RefusalCode
 from engines.preprocess import Preprocessing
+from engines.release import Release, release_fields, release_from
 
 Precision = Literal["int8", "fp32"]
 SCHEMA = 1
+RELEASED_SCHEMA = 2
 T = TypeVar("T")
 
 
@@ -30,7 +34,8 @@ class QuantizationCalibration:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EngineManifest:
     """Everything a worker must know of an engine before it loads it. Grids are (rows, columns); digests are SHA-256
-    in hex; `groups` gives the precision of each layer group; `report` the measured accuracy and parity figures."""
+    in hex; `groups` gives the precision of each layer group; `report` the measured accuracy and parity figures;
+    `release` is what a registry asks for, and stands in schema 2 alone."""
 
     name: str
     family: str
@@ -50,6 +55,7 @@ class EngineManifest:
     calibration: QuantizationCalibration | None
     profiles: tuple[int, ...]
     report: tuple[tuple[str, float], ...] = ()
+    release: Release | None = None
     key_id: str = ""
     signature: str = ""
 
@@ -63,7 +69,11 @@ class EngineManifest:
 
     def _fields(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
-        return {**fields, "schema": SCHEMA, "groups": dict(self.groups), "report": dict(self.report)}
+        fields |= {"schema": SCHEMA, "groups": dict(self.groups), "report": dict(self.report)}
+        if self.release is None:
+            del fields["release"]
+            return fields
+        return {**fields, "schema": RELEASED_SCHEMA, "release": release_fields(self.release)}
 
     @classmethod
     def from_json(cls, raw: bytes, source: str) -> Self:
@@ -81,9 +91,10 @@ def _canonical(fields: Mapping[str, Any]) -> bytes:
 
 def _parsed(fields: dict[str, Any]) -> dict[str, Any]:
     """Constructor arguments from a decoded file; any departure from the schema raises."""
-    if fields.pop("schema", None) != SCHEMA:
-        raise ValueError(f"not a manifest of schema {SCHEMA}")
-    expected = {f.name for f in dataclasses.fields(EngineManifest)}
+    schema = fields.pop("schema", None)
+    if type(schema) is not int or schema not in (SCHEMA, RELEASED_SCHEMA):
+        raise ValueError(f"not a manifest of schema {SCHEMA} or {RELEASED_SCHEMA}")
+    expected = {f.name for f in dataclasses.fields(EngineManifest)} - ({"release"} if schema == SCHEMA else set())
     if fields.keys() != expected:
         raise ValueError(f"fields that differ from the schema: {sorted(fields.keys() ^ expected)}")
     texts = ("name", "family", "onnx_sha256", "golden_sha256", "embedding_space", "tiling", "key_id", "signature")
@@ -101,6 +112,7 @@ def _parsed(fields: dict[str, Any]) -> dict[str, Any]:
         "profiles": tuple(int(p) for p in fields["profiles"]),
         "groups": tuple(sorted((str(k), str(v)) for k, v in fields["groups"].items())),
         "report": tuple(sorted((str(k), float(v)) for k, v in fields["report"].items())),
+        "release": release_from(fields["release"]) if schema == RELEASED_SCHEMA else None,
     }
 
 

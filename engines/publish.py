@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -10,24 +13,65 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from engines.architectures import architecture_of, seeded_weights
 from engines.export import ExportedEngine, export_int8, observed
 from engines.golden import golden_pixels
+from engines.keyring import EngineSigner
+from engines.machine import made_with
 from engines.manifest import EngineManifest, golden_path, manifest_path, model_path
-from engines.signing import key_id, public_pem, sign
+from engines.matrix import Machine
+from engines.release import Release, Target, whole_seconds
+from engines.signing import public_pem, sign, signer_id
 
 
-def signed(manifest: EngineManifest, key: Ed25519PrivateKey) -> EngineManifest:
+def signed(manifest: EngineManifest, key: EngineSigner) -> EngineManifest:
     """The manifest with this key's id and signature."""
-    named = dataclasses.replace(manifest, key_id=key_id(key.public_key()), signature="")
+    named = dataclasses.replace(manifest, key_id=signer_id(key), signature="")
     return dataclasses.replace(named, signature=sign(key, named.signed_bytes()))
 
 
-def publish(engine: ExportedEngine, directory: Path, key: Ed25519PrivateKey) -> EngineManifest:
-    """Sign an engine and write its three files; the manifest last, so that no reader sees half an engine."""
+def released(
+    manifest: EngineManifest,
+    *,
+    version: int,
+    machine: Machine,
+    target: Target | None = None,
+    valid_days: int | None = None,
+    now: datetime | None = None,
+) -> EngineManifest:
+    """The manifest as a release, to be signed: it begins now and ends after `valid_days`, or never. Raises ValueError
+    for what it cannot mean."""
+    issued = whole_seconds(now or datetime.now(UTC))
+    release = Release(
+        version=version,
+        issued_at=issued,
+        expires_at=issued + timedelta(days=valid_days) if valid_days is not None else None,
+        target=target or Target(),
+        made_with=made_with(machine),
+    )
+    return dataclasses.replace(manifest, release=release)
+
+
+def publish(engine: ExportedEngine, directory: Path, key: EngineSigner) -> EngineManifest:
+    """Sign an engine and write its three files, each whole or not at all, the manifest last: a reader that comes
+    between finds the engine that was there, or files whose digests do not agree, which it refuses."""
     manifest = signed(engine.manifest, key)
     directory.mkdir(parents=True, exist_ok=True)
-    model_path(directory, manifest.name).write_bytes(engine.model)
-    golden_path(directory, manifest.name).write_bytes(engine.golden)
-    manifest_path(directory, manifest.name).write_bytes(manifest.to_json())
+    _replace(model_path(directory, manifest.name), engine.model)
+    _replace(golden_path(directory, manifest.name), engine.golden)
+    _replace(manifest_path(directory, manifest.name), manifest.to_json())
     return manifest
+
+
+def _replace(path: Path, data: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        written = Path(file.name)
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            written.chmod(0o644)  # a temporary file is its owner's alone
+            written.replace(path)
+        except BaseException:
+            written.unlink(missing_ok=True)
+            raise
 
 
 def write_public_key(directory: Path, name: str, key: Ed25519PrivateKey) -> Path:

@@ -20,6 +20,7 @@ from engines.errors import EngineRefused
 from engines.manifest import EngineManifest, golden_path, manifest_path, model_path
 from engines.publish import seeded_model, signed
 from engines.signing import TrustedKeys, load_trusted_keys
+from tests.fuzz import tampered_releases
 from tests.fuzz.findings import Findings
 
 NAME = "resnet18"
@@ -40,6 +41,40 @@ class Spy:
 
 
 def run(count: int, seed: int) -> list[Findings]:
+    """Half of them lie in a folder of models, half in a registry."""
+    return [in_a_folder(count // 2, seed), in_a_registry(count - count // 2, seed)]
+
+
+def in_a_registry(count: int, seed: int) -> Findings:
+    found = Findings(part=f"released engines that must not be served, seed {seed}")
+    made, chance = tampered_releases.made(), random.Random(seed)
+    with spying() as spy:
+        _attempt(Findings(part=""), tampered_releases.good(made), "untouched")
+        found.expect(len(spy.calls) == 1, "the good engine did not reach its loader: the spy is blind")
+        spy.calls.clear()
+        for number in range(count):
+            tampering = tampered_releases.TAMPERINGS[number % len(tampered_releases.TAMPERINGS)]
+            _attempt(found, tampering(made, chance), f"{number} {tampering.__name__}")
+        found.expect(not spy.calls, f"{len(spy.calls)} engines reached a loader")
+        found.facts["calls of a loader"] = str(len(spy.calls))
+    return found
+
+
+def _attempt(found: Findings, attempt: tampered_releases.Attempt, what: str) -> None:
+    try:
+        attempt.load()
+    except EngineRefused as refusal:
+        found.ended(refusal.code)
+        found.expect(refusal.code in attempt.codes, f"{what}: {refusal}, expected {attempt.codes}")
+    except Exception as error:
+        found.ended(f"raised {type(error).__name__}")
+        found.faults.append(f"{what}: {type(error).__name__}: {error}")
+    else:
+        found.ended("accepted")
+        found.faults.append(f"{what}: accepted")
+
+
+def in_a_folder(count: int, seed: int) -> Findings:
     found = Findings(part=f"tampered engines, seed {seed}")
     with tempfile.TemporaryDirectory() as folder, spying() as spy:
         good, other = _published(Path(folder))
@@ -59,7 +94,7 @@ def run(count: int, seed: int) -> list[Findings]:
             shutil.rmtree(target)
         found.expect(not spy.calls, f"{len(spy.calls)} tampered engines reached a loader")
         found.facts["calls of a loader"] = str(len(spy.calls))
-    return [found]
+    return found
 
 
 def _published(folder: Path) -> tuple[Path, Path]:
@@ -72,7 +107,7 @@ def _published(folder: Path) -> tuple[Path, Path]:
 @contextmanager
 def spying() -> Iterator[Spy]:
     spy = Spy()
-    loaders = [name for name in ("OpenVinoRunner", "OnnxRuntimeRunner") if hasattr(catalogue, name)]
+    loaders = [name for name in ("OpenVinoRunner", "OnnxRuntimeRunner", "TensorRtRunner") if hasattr(catalogue, name)]
     assert loaders, "the catalogue names its loaders otherwise: point the spy at them"
     with mock.patch.multiple(catalogue, **dict.fromkeys(loaders, spy)):
         yield spy
