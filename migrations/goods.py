@@ -75,19 +75,6 @@ embedding_spaces = table(
     UniqueConstraint("space", "dims"),
 )
 
-engines = table(
-    "engines",
-    "One row an engine that may serve: an encoder at a precision on a backend.",
-    must("digest", TEXT, "Digest of the engine's bytes.", primary_key=True),
-    must("name", TEXT, "Encoder name."),
-    must("backend", TEXT, "openvino, onnxruntime or tensorrt."),
-    must("precision", TEXT, "Precision a layer group, in words."),
-    must("space", TEXT, "The embedding space it joined.", ForeignKey("assay.embedding_spaces.space")),
-    must("manifest", JSON, "The signed EngineManifest."),
-    must("created_at", TIME, "When it was published (UTC).", server_default=NOW),
-    may("retired_at", TIME, "When it stopped being offered (UTC)."),
-)
-
 calibrations = table(
     "calibrations",
     "One row a score calibration; the active ones decide.",

@@ -14,12 +14,12 @@ from migrations.answers import (
     view_results,
 )
 from migrations.audit import audit_blocks, audit_entries, audit_pending, audit_records
+from migrations.engines import ENGINE_STATES, engine_events, engines
 from migrations.goods import (
     REFERENCE_STATES,
     calibrations,
     categories,
     embedding_spaces,
-    engines,
     gallery_revisions,
     items,
     reference_embeddings,
@@ -32,6 +32,7 @@ from migrations.operations import alarm_jobs, alarms, analyst_grants, attempts, 
 from migrations.schema import SCHEMA, VIEWS, metadata
 
 __all__ = [
+    "ENGINE_STATES",
     "PARTITIONED",
     "REFERENCE_STATES",
     "SCHEMA",
@@ -50,6 +51,7 @@ __all__ = [
     "dead_letters",
     "drift_days",
     "embedding_spaces",
+    "engine_events",
     "engines",
     "gallery_revisions",
     "items",

@@ -16,16 +16,14 @@ from uuid import uuid4
 import sqlalchemy
 import structlog
 
-from engines.catalogue import MODELS_DIR, load_session, shipped_keys
-from engines.decode import DecodeLimits
-from engines.errors import EngineRefused
-from engines.signing import TrustedKeys
 from schemas.codec import parse_job
 from schemas.job import AuthenticationJob
 from schemas.message import InputRecord
+from worker.adapters import engine_opening
 from worker.adapters.attempts import PostgresAttempts
 from worker.adapters.database import connect
 from worker.adapters.encoder import SessionEncoder
+from worker.adapters.engine_index import Published
 from worker.adapters.evidence_files import FileEvidence, S3Evidence
 from worker.adapters.failpoints import (
     FailingAttempts,
@@ -83,41 +81,18 @@ def open_database(
 
 
 def open_encoder(settings: Settings) -> SessionEncoder:
-    """Verify, load, warm and self-test the engines that the settings name. Raises ConfigurationError."""
-    engines = settings.engines
-    models_dir = engines.models_dir or MODELS_DIR
-    try:
-        session = load_session(
-            models_dir,
-            engines.names,
-            engines.backend,
-            trusted_keys(settings),
-            threads=engines.inference_threads or None,
-            decode_threads=engines.decode_threads or None,
-            decode_helpers=engines.decode_helpers,
-            plans_dir=engines.plans_dir,
-            limits=DecodeLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels),
-            reduced_decode=not engines.full_decode,
-            deadline_s=engines.deadline_s or None,
-        )
-    except EngineRefused as refusal:
-        raise ConfigurationError(f"engines in {models_dir}: {refusal}") from refusal
-    return SessionEncoder(session)
+    """The engines that the settings name, warm and self-tested. Raises ConfigurationError, ServiceUnavailable."""
+    return engine_opening.open_encoder(settings, open_database)
 
 
-def trusted_keys(settings: Settings) -> TrustedKeys:
-    """The keys that engines must be signed with. Raises ConfigurationError for what production does not trust, and
-    EngineRefused for a file that holds no key."""
-    engines = settings.engines
-    keys = shipped_keys(engines.keys_dir or engines.models_dir or MODELS_DIR)
-    if settings.mode == "production" and not engines.allow_demo:
-        if engines.models_dir is None or keys.keys() & shipped_keys().keys():
-            fix = "set engines.models_dir and engines.keys_dir to your own, or engines.allow_demo for a trial"
-            raise ConfigurationError(f"production refuses the demo encoders and their key: {fix}")
-        if engines.keys_dir is None or engines.keys_dir.resolve() == engines.models_dir.resolve():
-            fix = "set engines.keys_dir to a folder that only administrators write"
-            raise ConfigurationError(f"production refuses keys that lie beside the engines they vouch for: {fix}")
-    return keys
+def open_served_encoder(settings: Settings) -> SessionEncoder:
+    """As open_encoder, for a worker: the log tells what the registry has current."""
+    return engine_opening.open_encoder(settings, open_database, _tell_chosen)
+
+
+def _tell_chosen(published: Published) -> None:
+    chosen = published.variant
+    _log.info("engine_chosen", name=chosen.name, version=chosen.version, target=chosen.slot, engine=chosen.id)
 
 
 def open_references(settings: Settings, database: sqlalchemy.Engine) -> ReferenceStore:
@@ -357,7 +332,9 @@ def _judge(settings: Settings, meter: Meter, closing: ExitStack) -> JudgeStage:
     )
 
 
-def run_worker(settings: Settings, *, encoders: OpenEncoder = open_encoder, images: OpenImages = open_images) -> None:
+def run_worker(
+    settings: Settings, *, encoders: OpenEncoder = open_served_encoder, images: OpenImages = open_images
+) -> None:
     """Run until SIGTERM or SIGINT, then drain. A failed stage ends the process at once with its exit code."""
     configure_logs(level=settings.observe.log_level, form=settings.observe.log_format)
     worker = build_worker(settings, encoders=encoders, images=images)

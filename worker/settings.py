@@ -32,6 +32,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from worker.engine_settings import EngineSettings
 from worker.errors import ConfigurationError
 from worker.production import DATABASE_URL, of_database, of_file_root, of_kafka, of_redis, of_urls
 from worker.setting_types import Group, Names, Table
@@ -135,7 +136,9 @@ class RedisSettings(Group):
 class ImageSettings(Group):
     file_root: Path | None = Field(None, description="folder that file: URIs are served from; unset: not allowed")
     https_hosts: Names = Field((), description="hosts that https: URIs may name; empty: not allowed")
-    s3_endpoint: str | None = Field(None, description="S3 endpoint URL, of kept photographs too; unset: AWS's own")
+    s3_endpoint: str | None = Field(
+        None, description="S3 endpoint URL, of kept photographs and the engine registry too; unset: AWS's own"
+    )
     s3_buckets: Names = Field((), description="buckets that s3: URIs may name; empty: not allowed")
     max_bytes: int = Field(16 * MIB, ge=1024, description="largest image")
     max_pixels: int = Field(64_000_000, ge=1, description="largest image, width x height")
@@ -162,48 +165,6 @@ class BatchSettings(Group):
     max_bytes: int = Field(32 * MIB, ge=1024, description="encoded bytes a batch")
     window_ms: float = Field(5.0, ge=0, description="longest wait for a batch to fill, from its first image")
     depth: int = Field(2, ge=1, le=8, description="batches in flight: one decodes while the other infers")
-
-
-class EngineSettings(Group):
-    models_dir: Path | None = Field(None, description="folder of signed engines; unset: the shipped demo encoders")
-    keys_dir: Path | None = Field(
-        None, description="folder of the public keys (*.pub) that engines must be signed with; unset: models_dir itself"
-    )
-    allow_demo: bool = Field(False, description="let production serve the demo encoders, which know no real goods")
-    backend: Literal["auto", "openvino", "onnxruntime", "tensorrt"] = Field(
-        "auto", description="what runs the engines; auto: openvino, else onnxruntime; tensorrt needs the gpu extra"
-    )
-    plans_dir: Path | None = Field(
-        None, description="folder of the plans that TensorRT builds, for this user alone; unset: ~/.cache/assay/plans"
-    )
-    default_encoder: str = Field("resnet18", description="encoder of the views that `encoders` does not name")
-    encoders: Table = Field(
-        {"bag/overview": "vit_tiny16", "watch/overview": "vit_tiny16", "sneaker/overview": "vit_tiny16"},
-        description="encoder of a category/view where it is not the default one",
-    )
-    decode_threads: int = Field(0, ge=0, description="0: one a core")
-    decode_helpers: int = Field(
-        2, ge=1, le=64, description="processes that decode what is not a baseline JPEG; started when first needed"
-    )
-    decode_slow_after_s: float = Field(
-        0.25,
-        gt=0,
-        description="a job whose photograph keeps such a process busy for longer goes to jobs.slow",
-    )
-    inference_threads: int = Field(0, ge=0, description="0: one a core")
-    full_decode: bool = Field(False, description="decode JPEGs in full instead of at a reduced scale")
-    deadline_s: float = Field(
-        0.0,
-        ge=0.0,
-        description="an engine that takes longer for a batch hangs, and the worker ends; 0: 60 on a CPU, 10 on a GPU",
-    )
-
-    def encoder_for(self, category: str, view: str) -> str:
-        return self.encoders.get(f"{category}/{view}", self.default_encoder)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((self.default_encoder, *self.encoders.values())))
 
 
 class GallerySettings(Group):
@@ -327,7 +288,8 @@ class Settings(BaseSettings):
         yield from of_kafka(kafka.security_protocol, password=_said(kafka.sasl_password))
         yield from of_database(self.database.url.get_secret_value())
         yield from of_redis(_said(redis.url), cache=redis.cache, mac_key=_said(redis.mac_key))
-        private = (self.evidence.root, self.engines.models_dir, self.engines.keys_dir, *_private())
+        engines = self.engines
+        private = (self.evidence.root, engines.models_dir, engines.registry_folder, engines.keys_dir, *_private())
         yield from of_file_root(images.file_root, private=private)
         plain = {"kafka.schema_registry_url": kafka.schema_registry_url, "images.s3_endpoint": images.s3_endpoint}
         yield from of_urls(plain)

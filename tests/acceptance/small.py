@@ -15,11 +15,13 @@ from tests.acceptance.conftest import Deployment
 
 
 @contextmanager
-def small_deployment(stack: Addresses, folder: Path, **settings: str) -> Iterator[Deployment]:
-    """Services' names of its own in `folder`; `settings` are added to its environment. Its workers end with it."""
-    seeded_model(folder / "models", "resnet18", 1, Ed25519PrivateKey.generate(), image_size=64)
+def small_deployment(stack: Addresses, folder: Path, *, models: bool = True, **settings: str) -> Iterator[Deployment]:
+    """Services' names of its own in `folder`; `settings` are added to its environment. Its workers end with it. Without
+    `models` the settings say where its engines come from."""
+    if models:
+        seeded_model(folder / "models", "resnet18", 1, Ed25519PrivateKey.generate(), image_size=64)
     given = {
-        "ASSAY_ENGINES__MODELS_DIR": str(folder / "models"),
+        **({"ASSAY_ENGINES__MODELS_DIR": str(folder / "models")} if models else {}),
         "ASSAY_ENGINES__ENCODERS": "{}",
         "ASSAY_KAFKA__PARTITIONS": "2",
         **settings,

@@ -29,6 +29,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "worker.work": ("schemas", "worker.core", "worker.errors", "worker.outcomes", "worker.work"),
     "worker.ports": ("schemas", "worker.core", "worker.errors", "worker.outcomes", "worker.work", "worker.ports"),
     "worker.settings": (
+        "worker.engine_settings",
         "worker.errors",
         "worker.production",
         "worker.setting_types",

@@ -43,8 +43,7 @@ def asked(url: str, statement: object, **values: str) -> list[tuple[object, ...]
         ("assay_gateway", set(), set()),
         (
             "assay_curator",
-            {"calibrations", "categories", "engines", "items", "reference_grants", "reference_images"}
-            | {"view_requirements"},
+            {"calibrations", "categories", "items", "reference_grants", "reference_images", "view_requirements"},
             {"reference_grants", "view_requirements"},
         ),
         ("assay_sealer", {"audit_blocks"}, {"audit_pending"}),

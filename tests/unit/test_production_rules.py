@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from engines.catalogue import MODELS_DIR
 from engines.publish import write_public_key
-from worker.app import trusted_keys
+from worker.adapters.engine_opening import trusted_keys
 from worker.errors import ConfigurationError
 from worker.settings import load_settings
 

@@ -13,6 +13,7 @@ from worker.cli import (
     calibrate,
     devstack,
     dlq,
+    doctor,
     engine,
     enroll,
     erase,
@@ -52,6 +53,7 @@ app.command("submit")(submit.submit)
 app.command("report")(report.report)
 app.command("review")(review.review)
 app.command("erase")(erase.erase)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:
