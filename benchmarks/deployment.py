@@ -25,7 +25,8 @@ from worker.app import open_database
 from worker.cli.submission import build_job, submit_jobs
 from worker.core.policy import ScoreCalibration
 from worker.core.policy_json import from_json
-from worker.settings import EngineSettings, Settings, load_settings
+from worker.engine_settings import EngineSettings
+from worker.settings import Settings, load_settings
 
 CALIBRATION = "calibration.openvino.json"
 FAMILIES = ("resnet18", "vit_tiny16")

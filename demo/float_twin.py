@@ -21,8 +21,8 @@ from worker.calibrate import collect
 from worker.core.decision import judge
 from worker.core.gallery import GallerySnapshot
 from worker.core.matching import NumpyMatcher
+from worker.engine_settings import EngineSettings
 from worker.items import Item
-from worker.settings import EngineSettings
 
 THREADS = 2
 
