@@ -21,7 +21,7 @@ from engines.gpu.tensorrt_runner import TensorRtRunner
 from engines.keyring import read_keys
 from engines.machine import this_machine
 from engines.manifest import EngineManifest, golden_path, manifest_path, model_path, sha256_hex
-from engines.matrix import Machine, refuse_misfit
+from engines.matrix import Card, Machine, refuse_misfit
 from engines.onnxruntime_runner import OnnxRuntimeRunner
 from engines.openvino_runner import OpenVinoRunner
 from engines.runner import Backend, Runner
@@ -218,6 +218,7 @@ def open_session(
         gpu = Gpu.opened(chosen.plans_dir) if chosen_backend(backend) == "tensorrt" else None
         if gpu is not None:
             undo.callback(gpu.device.close)
+            _refuse_other_card(engines, gpu.device, machine or this_machine())
         runners: dict[str, Runner] = {}
         for engine in engines:
             runners[engine.manifest.name] = runner = open_runner(engine, backend, chosen.threads, gpu)
@@ -225,6 +226,14 @@ def open_session(
         closing = undo.pop_all()
     usual_s = CPU_DEADLINE_S if gpu is None else GPU_DEADLINE_S
     return EncoderSession(runners, _decoder(chosen, sizes.pop()), closing, deadline_s=chosen.deadline_s or usual_s)
+
+
+def _refuse_other_card(engines: Sequence[VerifiedEngine], device: Device, machine: Machine) -> None:
+    """The GPU that was opened counts: where several differ, CUDA may order them otherwise than the driver's list."""
+    major, minor = device.capability
+    card = Card(name=device.name, capability=f"{major}.{minor}", memory_bytes=0)
+    for engine in engines:
+        refuse_misfit(engine.manifest, dataclasses.replace(machine, cards=(card,)), "tensorrt")
 
 
 def _decoder(options: SessionOptions, size: int) -> PillowDecoder:

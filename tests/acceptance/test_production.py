@@ -166,7 +166,8 @@ def place(deployment: Deployment) -> str:
 
 def say_commands(said: Said, environment: Mapping[str, str], *, expect_failure: bool = False) -> None:
     """What a person would look with; of those that read the database, none needs more than the worker's role."""
-    for command in (["results", "list"], ["dlq", "list"], ["dlq", "list", "--json"], ["topics", "plan"]):
+    listing = (["results", "list"], ["dlq", "list"], ["dlq", "list", "--json"], ["topics", "plan"])
+    for command in (*listing, ["doctor"], ["doctor", "--json"]):
         code, told = assay(environment, *command)
         assert (code != 0) == expect_failure, told
         said.hear(" ".join(command), told)

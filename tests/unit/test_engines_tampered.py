@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
-from engines.errors import EngineRefused
+from engines import catalogue
+from engines.errors import EngineRefused, RefusalCode
+from engines.release import Target
 from tests.fuzz import tampered_releases
 from tests.fuzz.tampered import Spy, spying
-from tests.fuzz.tampered_releases import TAMPERINGS, Made, Tampering
+from tests.fuzz.tampered_releases import TAMPERINGS, Attempt, Made, Tampering
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,21 @@ def test_the_good_one_reaches_its_loader(made: Made) -> None:
     refusal, spy = load(tampered_releases.good(made))
     assert "an engine reached its loader" in str(refusal)
     assert spy.calls == [len(made.model)]
+
+
+def test_the_gpu_that_was_opened_counts_not_the_one_that_was_listed(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = made.files(target=Target(backend="tensorrt", capability="9.0"))
+    closed: list[str] = []
+    device = SimpleNamespace(name="NVIDIA A10", capability=(8, 6), close=lambda: closed.append("closed"))
+    monkeypatch.setattr(catalogue.Gpu, "opened", lambda _plans_dir: SimpleNamespace(device=device))
+    attempt = Attempt(
+        files=files, published=files, keys=made.keys, codes=(), machine=tampered_releases.MACHINE, backend="tensorrt"
+    )
+    refusal, spy = load(attempt)
+    assert (refusal.code, spy.calls, closed) == (RefusalCode.WRONG_GPU, [], ["closed"])
+    assert "NVIDIA A10 has 8.6" in str(refusal)
 
 
 @pytest.mark.parametrize("seed", range(3))
