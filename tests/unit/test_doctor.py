@@ -139,6 +139,7 @@ def test_what_does_not_answer_fails_with_the_fix_and_without_a_secret(
     assert "verified: int8, opset 17" in found["engines/resnet18"]["found"]
     assert all(one["fix"] for one in found.values() if one["state"] != "ok")
     assert "127.0.0.1:1/assay" in found["postgres/server"]["found"]
+    assert found["kafka/brokers"]["found"].endswith("Broker transport failure")
     assert CANARY not in said
 
 
