@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import structlog
@@ -181,7 +183,7 @@ class HealthServer:
 
 def configure_logs(*, level: str, form: str) -> None:
     """Structured logs on standard error: a constant event name and fields, also for what libraries say."""
-    seldom = Seldom()
+    seldom, lines = Seldom(), Lines(sys.stderr.fileno())
     chain: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         seldom.of_clients,
@@ -194,10 +196,42 @@ def configure_logs(*, level: str, form: str) -> None:
     structlog.configure(
         processors=[*chain, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=lines),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
-    _log_libraries([*chain, renderer], seldom)
+    _log_libraries([*chain, renderer], seldom, lines)
+
+
+class Lines:
+    """Where log lines go; one that cannot be written is lost. A full disk, or a reader that is gone, must not end a
+    stage, nor keep the worker from ending for another reason. The next line that is written says how many were lost.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._out = io.FileIO(descriptor, "w", closefd=False)  # unbuffered: what fails now is not tried again later
+        self._lock = threading.Lock()
+        self._lost = 0
+
+    def write(self, text: str) -> None:
+        with self._lock:
+            try:
+                self._write(f"\n{_lost(self._lost)}{text}" if self._lost else text)
+                self._lost = 0
+            except OSError:
+                self._lost += 1
+
+    def flush(self) -> None:
+        """Every line is written at once."""
+
+    def _write(self, text: str) -> None:
+        rest = memoryview(text.encode(errors="backslashreplace"))
+        while rest:
+            rest = rest[self._out.write(rest) :]
+
+
+def _lost(count: int) -> str:
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return json.dumps({"event": "log_lines_lost", "level": "warning", "timestamp": now, "lines": count}) + "\n"
 
 
 class Seldom:
@@ -223,10 +257,10 @@ class Seldom:
         return event
 
 
-def _log_libraries(processors: list[Processor], seldom: Seldom) -> None:
+def _log_libraries(processors: list[Processor], seldom: Seldom, lines: Lines) -> None:
     """librdkafka, boto3 and OpenTelemetry speak through `logging`: their warnings get the form of our own lines."""
     meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(lines)
     handler.addFilter(lambda record: seldom.allows(record.getMessage()))
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_library_said, meta, *processors]))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +19,7 @@ from schemas import headers
 from schemas.message import Headers, OutputRecord
 from tests.outcome_builders import ENGINE, a_job, an_event
 from worker.errors import ConfigurationError
-from worker.observe import HealthServer, Meter, Seldom, outcome_of
+from worker.observe import HealthServer, Lines, Meter, Seldom, outcome_of
 
 
 @dataclass(slots=True)
@@ -176,6 +178,23 @@ def test_the_same_words_are_let_through_once_in_a_while() -> None:
     assert not seldom.allows("broker 1 is down (after 3ms)")
 
 
+def test_lines_that_cannot_be_written_are_lost_and_counted(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w+b") as log:
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+        lines = Lines(descriptor)
+        lines.write("one\n")
+        lines.write("two\n")
+        os.dup2(log.fileno(), descriptor)
+        lines.write("three\n")
+        lines.write("four\n")
+        os.close(descriptor)
+        log.seek(0)
+        torn, told, *rest = log.read().decode().splitlines()
+    assert torn == ""  # what may have been written in part ends here
+    assert (json.loads(told)["event"], json.loads(told)["lines"]) == ("log_lines_lost", 2)
+    assert rest == ["three", "four"]
+
+
 class TestLogs:
     """In a process of their own: logging is configured for the whole of one."""
 
@@ -219,6 +238,11 @@ logging.getLogger("librdkafka").info("chatter")
     def test_lines_below_the_level_are_left_out(self) -> None:
         events = [json.loads(line)["event"] for line in self.lines("warning", "json")]
         assert events == ["settle_failed", "library_said"]
+
+    def test_a_process_whose_log_is_full_goes_on_to_its_end(self) -> None:
+        script = self.SCRIPT.format(level="info", form="json")
+        with Path("/dev/full").open("wb") as full:
+            assert subprocess.run([sys.executable, "-c", script], stderr=full, check=False).returncode == 0
 
     def test_people_get_text(self) -> None:
         first = self.lines("info", "console")[0]
