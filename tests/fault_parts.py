@@ -31,12 +31,12 @@ from worker.ports import Partition
 from worker.topics import Topics
 
 T = TypeVar("T")
-PATIENCE_S = 40.0
+PATIENCE_S = 120.0  # only a failure takes that long
 QUICK = {"socket.timeout.ms": 1_000}  # for tests that wait until a request is given up
 QUICK_READER = {
     "topic.metadata.refresh.interval.ms": 1_000,
     "reconnect.backoff.max.ms": 500,
-    "socket.timeout.ms": 5_000,
+    "socket.timeout.ms": 10_000,
 }
 
 
@@ -185,6 +185,10 @@ class OwnBroker:
         self._record: ProcessRecord | None = None
         self.address = f"127.0.0.1:{self._ports['kafka']}"
 
+    @property
+    def runs(self) -> bool:
+        return processes.find(self._record) is not None
+
     def start(self) -> float:
         """Returns when it answers: that moment, in seconds of time.monotonic."""
         self._record = processes.start(self._kafka.prepare(self._ports), self._log)
@@ -195,8 +199,9 @@ class OwnBroker:
         return time.monotonic()
 
     def kill(self) -> None:
-        self._process().kill()
-        self._process().wait(PATIENCE_S)
+        process = self._process()
+        process.kill()
+        process.wait(PATIENCE_S)
 
     def suspend(self) -> None:
         self._process().suspend()

@@ -30,8 +30,9 @@ from worker.adapters.kafka_errors import EXIT_OFFSET_LOST
 from worker.errors import AbortTransaction, Fatal
 from worker.ports import Partition
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 LATE_S = 1.5
+SHORT_S = 6.0  # of a whole transaction: a busy machine is to come as far as its commit
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_one_lost_request_or_answer_costs_time_and_nothing_else(
     pair.publish(records)
     found = world.answered()
     assert [found[str(record.source)] for record in records] == [2, 2, 1, 1]  # as often as it was published
-    assert pair.proxy.requests()["InitProducerId"] == 2, "the producer that had to repeat itself was kept"
+    assert pair.proxy.requests()["InitProducerId"] >= 2, "the producer that had to repeat itself was kept"
 
 
 def test_a_commit_whose_answers_are_all_lost_is_recognised_as_committed(
@@ -108,7 +109,7 @@ def test_a_commit_whose_answers_are_all_lost_is_recognised_as_committed(
     world.send(0, 2)
     records = read(pair.source, 2)
     pair.connect()
-    monkeypatch.setattr(kafka_publisher, "CALL_TIMEOUT_S", 2.5)
+    monkeypatch.setattr(kafka_publisher, "CALL_TIMEOUT_S", SHORT_S)
     pair.proxy.on_request("EndTxn", "drop_response", times=1_000)
     forgiven = Event()
     monkeypatch.setattr(pair.publisher, "_discard", told(pair.publisher._discard, forgiven, monkeypatch))  # noqa: SLF001
@@ -135,7 +136,7 @@ def test_a_commit_that_never_arrives_is_given_up_and_made_again(
     world.send(0, 2)
     records = read(pair.source, 2)
     pair.connect()
-    monkeypatch.setattr(kafka_publisher, "CALL_TIMEOUT_S", 2.5)
+    monkeypatch.setattr(kafka_publisher, "CALL_TIMEOUT_S", SHORT_S)
     pair.proxy.on_request("EndTxn", "drop_request", times=1_000)
     discard = pair.publisher._discard  # noqa: SLF001
     monkeypatch.setattr(pair.publisher, "_discard", told(discard, Event(), monkeypatch))

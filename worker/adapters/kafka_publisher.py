@@ -105,7 +105,14 @@ class KafkaPublisher:
         """See ports.Publisher; partitions without a committed offset are left out. Raises ServiceUnavailable, Fatal."""
         self._connected()  # settles a transaction of unknown outcome first
         if self._reader is None:
-            config = {"group.id": self._group, "enable.auto.commit": False, "isolation.level": "read_committed"}
+            config = {
+                "group.id": self._group,
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                # Less than each question may take: a connection whose broker has gone without a word is given up, and
+                # the next question finds another. The default is a minute, and settle would wait as long.
+                "socket.timeout.ms": WRITE_SETTINGS["socket.timeout.ms"],
+            }
             self._reader = Consumer({**self._client_config, **config}, logger=logging.getLogger("librdkafka"))
         places = [TopicPartition(*partition) for partition in partitions]
         try:
