@@ -55,6 +55,9 @@ _NOT_ALLOWED = frozenset(
         "CLUSTER_AUTHORIZATION_FAILED",
     }
 )
+# So a consumer's poll tells of a fatal error, and does not mark it as one. A static member that another process of its
+# name has replaced hears it once, and would then wait for records for ever.
+_BEYOND_USE = "_FATAL"
 _OFFSET_LOST = frozenset({"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"})
 
 
@@ -99,5 +102,5 @@ def check_consumer_error(error: KafkaError, place: str) -> None:
             "were judged: look at the topic's retention, then move the group's offset by hand",
             exit_code=EXIT_OFFSET_LOST,
         )
-    if error.fatal() or error.name() in _NOT_ALLOWED:
+    if error.fatal() or error.name() in _NOT_ALLOWED or error.name() == _BEYOND_USE:
         raise_fatal(error, place)
