@@ -98,10 +98,12 @@ class Deployment:
     def send_raw(self, records: Sequence[OutputRecord]) -> None:
         KafkaSender(self._kafka).send(records)
 
-    def read(self, topic: str, count: int, *, more_s: float = 2.0) -> list[InputRecord]:
+    def read(
+        self, topic: str, count: int, *, more_s: float = 2.0, within_s: float = ANSWER_DEADLINE_S
+    ) -> list[InputRecord]:
         """Read committed records from the beginning until `count` came, and then `more_s` longer for any too many."""
         found: list[InputRecord] = []
-        until = monotonic() + ANSWER_DEADLINE_S
+        until = monotonic() + within_s
         with KafkaFollower(self._kafka, [self.topic(topic)], from_beginning=True) as follower:
             while monotonic() < until:
                 record = follower.poll(0.2)
