@@ -27,14 +27,14 @@ demo-recalibrate: ## Fit the demo's score calibration anew (about ten minutes of
 evaluate: ## Judge 2,000 jobs of unseen SKUs by the real worker and write docs/measurements/verdicts.*; ARGS=--quick tries
 	@python=$$(scripts/setup.sh dev services); exec "$$python" -m demo.evaluate $(ARGS)
 
-test: ## Run every test but the chaos and network fault ones, on real services
+test: ## Run every test but those of make faults and make chaos, on real services
 	@python=$$(scripts/setup.sh dev services); \
 	"$$python" -X faulthandler -m pytest --ignore=tests/chaos $(addprefix --ignore=,$(FAULTS)) $(ARGS) || scripts/explain_death.sh $$?
 
-faults: ## Cut, delay and lose what goes to Kafka; minutes, and not yet steady on a busy machine
+faults: ## Cut, delay and lose what goes to Kafka, and stop workers for seconds; minutes, and not yet steady on a busy machine
 	@python=$$(scripts/setup.sh dev services); exec "$$python" -m pytest $(FAULTS) $(ARGS)
 
-FAULTS := tests/integration/test_network_faults.py tests/integration/test_kafka_faults.py
+FAULTS := tests/integration/test_network_faults.py tests/integration/test_kafka_faults.py tests/acceptance/test_frozen.py
 
 fuzz: ## Give the worker hostile images, messages, addresses and engines, and print how each ended
 	@python=$$(scripts/setup.sh dev); exec "$$python" -m tests.fuzz $(ARGS)
