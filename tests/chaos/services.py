@@ -5,6 +5,7 @@ One at a time. The devstack starts whatever is down, so a service is down for as
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 
@@ -33,8 +34,7 @@ class Services:
     def kill(self, name: str, down_s: float) -> None:
         """SIGKILL to the service and its children, and a new start after `down_s`. Raises DevstackError."""
         self._keep_log(name)
-        for process in self._family(name):
-            process.kill()
+        _signal(self._family(name), signal.SIGKILL)
         self.kills.append(KillRecord(at_ms=now_ms(), service=name, how="SIGKILL"))
         time.sleep(down_s)
         self._start(name)
@@ -43,12 +43,10 @@ class Services:
     def freeze(self, name: str, seconds: float) -> None:
         """SIGSTOP to the service and its children, SIGCONT after `seconds`."""
         family = self._family(name)
-        for process in family:
-            process.send_signal(signal.SIGSTOP)
+        _signal(family, signal.SIGSTOP)
         self.kills.append(KillRecord(at_ms=now_ms(), service=name, how="SIGSTOP"))
         time.sleep(seconds)
-        for process in family:
-            process.send_signal(signal.SIGCONT)
+        _signal(family, signal.SIGCONT)
         self.returns.append((name, now_ms()))
 
     def terminate_backends(self, role: str) -> None:
@@ -85,3 +83,10 @@ class Services:
                 time.sleep(0.5)
             else:
                 return
+
+
+def _signal(family: list[psutil.Process], number: signal.Signals) -> None:
+    """Children of a database come and go with its sessions."""
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

@@ -160,10 +160,12 @@ def test_the_default_partition_gives_up_its_rows_to_their_month(database_url: st
 
 
 def test_the_worker_can_settle_but_not_change_what_it_said(database_url: str) -> None:
-    with transaction(database_url) as connection:
-        connection.execute(text("GRANT assay_worker TO CURRENT_USER"))
-    url = make_url(database_url).update_query_dict({"options": "-c role=assay_worker"})
-    first, letter = settle(url.render_as_string(hide_password=False), judged(1), rejected(2, a_job("dead")))
+    password = secrets.token_hex()
+    set_role_password(database_url, "assay_worker", password)
+    url = make_url(database_url).set(username="assay_worker", password=password).render_as_string(False)
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        assert connection.scalar(text("SELECT session_user")) == "assay_worker"
+    first, letter = settle(url, judged(1), rejected(2, a_job("dead")))
     assert first.topic == Topics.results
     assert letter.topic == Topics.dlq
     with as_role(database_url, "assay_worker") as connection:
