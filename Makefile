@@ -69,7 +69,8 @@ lock: ## Write the requirements*.lock files anew (needs uv)
 	  pyproject.toml -o requirements.lock
 	$(UV_COMPILE) --extra devstack --extra s3 --extra otel --extra registry --extra reference --group dev \
 	  -c requirements.lock pyproject.toml -o requirements-dev.lock
-	$(UV_COMPILE) -c requirements-dev.lock --no-strip-extras -o requirements-build.lock - <<< $$'hatchling>=1.27\neditables'
+	python3 scripts/lock_rest.py requirements.lock requirements-dev.lock
+	$(UV_COMPILE) -c requirements.lock -c requirements-dev.lock --no-strip-extras -o requirements-build.lock - <<< $$'hatchling>=1.27\neditables'
 
 UV_COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 

@@ -65,14 +65,12 @@ stamp_of() { # what an installation depends on; a moved checkout counts as anoth
 }
 
 install() { # install NAME LOCK...: what is locked, with hashes, then this project itself
-  local name=$1 stamp lock; shift
+  local name=$1 stamp; shift
   stamp=$(stamp_of "$@")
   [ "$(cat "$venv/.stamp-$name" 2>/dev/null)" = "$stamp" ] && return
   say "installing what $* lock (the first time takes a few minutes)"
-  for lock in "$@"; do
-    $venv/bin/python -m pip install -q --disable-pip-version-check --no-input --require-hashes -r "$lock" >&2 ||
-      fail "pip could not install $lock: see above; with no network, OFFLINE=1 uses what is installed"
-  done
+  $venv/bin/python -m pip install -q --disable-pip-version-check --no-input --require-hashes "${@/#/-r}" >&2 ||
+    fail "pip could not install $*: see above; with no network, OFFLINE=1 uses what is installed"
   $venv/bin/python -m pip install -q --disable-pip-version-check --no-input --no-build-isolation --no-deps -e . >&2
   echo "$stamp" >"$venv/.stamp-$name"
 }
@@ -118,6 +116,6 @@ if [ "${OFFLINE:-}" = 1 ]; then
 fi
 make_venv
 install run requirements-build.lock requirements.lock
-[ -z "$want_dev" ] || install dev requirements-build.lock requirements-dev.lock
+[ -z "$want_dev" ] || install dev requirements-build.lock requirements.lock requirements-dev.lock
 [ -z "$want_services" ] || bring_services $venv/bin/python
 echo $venv/bin/python

@@ -168,7 +168,8 @@ class Settler:
     def _insist(self, call: Callable[[], T]) -> T | None:
         """Call until the service answers, with intake paused meanwhile.
 
-        None when abandoned first, or when no partition is left: the records are delivered to their next owner.
+        None when abandoned first, or when no partition is left: the records are delivered to their next owner. Intake
+        goes on then as well: whatever is assigned next would otherwise wait for a call that nobody makes.
         """
         held: set[str] = set()
         while not self._abandoned.is_set() and self._watermark.owned():
@@ -178,9 +179,9 @@ class Settler:
                 held.add(outage.service)
                 self._hold(outage)
             else:
-                for service in held:
-                    self._answers(service)
+                self._go_on(held)
                 return answer
+        self._go_on(held)
         return None
 
     def publish(self) -> bool:
@@ -242,6 +243,10 @@ class Settler:
     def _hold(self, outage: ServiceUnavailable) -> None:
         self._intake.pause_all(outage.service)
         self._back_off(outage.service, detail=str(outage))
+
+    def _go_on(self, held: Iterable[str]) -> None:
+        for service in held:
+            self._answers(service)
 
     def _answers(self, service: str) -> None:
         if self._failures.pop(service, 0):

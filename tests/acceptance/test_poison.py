@@ -25,18 +25,18 @@ import ctypes, os, resource, sys, time
 from worker.adapters.encoder import SessionEncoder, SessionPending
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-encode, answer = SessionEncoder.start, SessionPending.result
+encode, answer = SessionEncoder.start, SessionPending.prompt
 
 def start(self, requests):
     if any(request.view.sha256 == os.environ["DEADLY"] for request in requests):
         ctypes.string_at(0)
     return encode(self, requests)
 
-def result(self):
+def prompt(self):
     time.sleep(float(os.environ["PACE_S"]))
     return answer(self)
 
-SessionEncoder.start, SessionPending.result = start, result
+SessionEncoder.start, SessionPending.prompt = start, prompt
 sys.argv = ["assay", "worker"]
 from worker.cli.main import main
 main()

@@ -76,6 +76,9 @@ class Found:
     def result(self) -> list[ViewProbe | UnusableView]:
         return [probe(request) for request in self.requests]
 
+    def prompt(self) -> list[ViewProbe | UnusableView]:
+        return self.result()
+
 
 def probe(request: EncodeView) -> ViewProbe:
     random = np.random.default_rng(list(request.data))

@@ -110,6 +110,8 @@ def test_the_schema_lists_every_error_code() -> None:
 
 def test_every_published_schema_is_readable() -> None:
     assert published.names() == [
+        "alert.v1.avsc",
+        "alert.v1.schema.json",
         "deadletter.v1.schema.json",
         "job.v1.avsc",
         "job.v1.schema.json",

@@ -6,6 +6,7 @@ command line, its broker settings against the devstack's.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -20,7 +21,7 @@ from devstack.kafka import SETTINGS
 from worker.settings import Group, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMA = json.loads((Path(__file__).parent / "data" / "compose-spec.json").read_text())
+SCHEMA = json.loads(gzip.decompress((Path(__file__).parent / "data" / "compose-spec.json.gz").read_bytes()))
 SHARED_BROKER_SETTINGS = (
     "group.consumer.session.timeout.ms",
     "group.consumer.min.session.timeout.ms",

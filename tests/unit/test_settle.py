@@ -109,6 +109,18 @@ def test_intake_pauses_while_postgres_is_away_and_goes_on_afterwards(broker: Mem
     assert member.meter.paused.labels("postgres")._value.get() == 0  # noqa: SLF001
 
 
+def test_intake_goes_on_where_the_partitions_went_while_postgres_was_away(broker: MemoryBroker) -> None:
+    """A worker that woke in another's place gave up what it could not write, and then read nothing for ever."""
+    member = Member(broker)
+    memory(member).outages = 10**6
+    send(broker, "j1")
+    member.start()
+    eventually(lambda: member.meter.paused.labels("postgres")._value.get() == 1, "the pause")  # noqa: SLF001
+    member.watermark.drop(member.watermark.owned())
+    eventually(lambda: member.meter.paused.labels("postgres")._value.get() == 0, "the resumption")  # noqa: SLF001
+    member.stop()
+
+
 @pytest.mark.parametrize("away", ["postgres", "kafka"])
 def test_a_stop_ends_at_its_grace_though_a_service_is_away(broker: MemoryBroker, away: str) -> None:
     member = Member(broker, stop_grace_s=0.2)

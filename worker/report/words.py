@@ -125,6 +125,7 @@ UNUSABLE = {
     ViewCode.FORBIDDEN: "Its store refused to give it out.",
     ViewCode.UNREACHABLE: "Its store could not be reached.",
     ViewCode.DECODER_CRASHED: "The image decoder failed on it.",
+    ViewCode.ENCODER_FAILED: "The encoder could not describe it.",
     ViewCode.UNKNOWN_VIEW: "The category has no view of this name.",
     ViewCode.TOO_SMALL: "The image is too small to show the detail that is compared.",
 }
