@@ -52,7 +52,7 @@ class StandInPending:
     def __init__(self, colours: NDArray[np.float32]) -> None:
         self._colours = colours
 
-    def result(self) -> EncoderOutputs:
+    def result(self, timeout_s: float | None = None) -> EncoderOutputs:
         count = len(self._colours)
         outputs = empty_outputs(INFO, count)
         flat = self._colours.reshape(count, GRID * GRID, 2)
