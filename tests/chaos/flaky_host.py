@@ -52,7 +52,9 @@ def uri_of(port: int, sku: str, view: str, seed: int, *, forged: bool, refusals:
 
 
 def open_images(settings: Settings) -> ImageSource:
-    """What worker.app.build_worker is given: images of this host alone, and inline ones."""
+    """What worker.app.build_worker is given: inline images, and those of this host where there is one."""
+    if VARIABLE not in os.environ:
+        return RoutedImages(max_bytes=settings.images.max_bytes)
     options = HttpsOptions(
         hosts=(HOST,),
         ports=(int(os.environ[VARIABLE]),),
