@@ -8,7 +8,7 @@ import dataclasses
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import ExitStack
 from functools import partial
 from typing import Final
@@ -79,6 +79,7 @@ class _Running:
 
 
 _Slot = Future[_Running | ImageFault]
+_Square = Future[Decoded | ImageFault]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,7 @@ class LateFeatures:
 
     def result(self) -> ViewFeatures | ImageFault:
         """Waits. Raises RunnerFailed."""
-        return _settled(self._slot, self._deadline_s)
+        return _settled(self._slot, self._square, self._deadline_s)
 
     def drop(self) -> None:
         """Nobody wants it any more: unless a helper is at it already, it is not decoded."""
@@ -116,32 +117,34 @@ class LateFeatures:
 class PendingBatch:
     """A batch on its way."""
 
-    def __init__(
-        self, slots: Sequence[_Slot], squares: Sequence[Future[Decoded | ImageFault]], deadline_s: float
-    ) -> None:
+    def __init__(self, slots: Sequence[_Slot], squares: Sequence[_Square], deadline_s: float) -> None:
         self._slots = slots
         self._squares = squares
         self._deadline_s = deadline_s
 
     def result(self) -> list[ViewFeatures | ImageFault]:
         """Features or fault of every photograph, in the order of the requests. Raises RunnerFailed."""
-        return [_settled(slot, self._deadline_s) for slot in self._slots]
+        pairs = zip(self._slots, self._squares, strict=True)
+        return [_settled(slot, square, self._deadline_s) for slot, square in pairs]
 
     def prompt(self) -> list[ViewFeatures | ImageFault | LateFeatures]:
         """The same, without waiting for what helper processes still decode. Raises RunnerFailed."""
         pairs = list(zip(self._slots, self._squares, strict=True))
         for slot, square in pairs:
             if not isinstance(square, Apart):
-                _settled(slot, self._deadline_s)
+                _settled(slot, square, self._deadline_s)
         return [
             LateFeatures(slot, square, self._deadline_s)
             if isinstance(square, Apart) and not slot.done()
-            else _settled(slot, self._deadline_s)
+            else _settled(slot, square, self._deadline_s)
             for slot, square in pairs
         ]
 
 
-def _settled(slot: _Slot, deadline_s: float) -> ViewFeatures | ImageFault:
+def _settled(slot: _Slot, square: _Square, deadline_s: float) -> ViewFeatures | ImageFault:
+    """The deadline is the engine's: decoding in a helper process has its own, which may be longer."""
+    if isinstance(square, Apart):
+        wait([square])
     try:
         running = slot.result(deadline_s)
     except TimeoutError as error:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engines.decode import Apart, ImageFault
 from engines.errors import OutOfMemory, RunnerFailed
 from engines.guard import GuardedRunner
 from engines.runner import EncoderOutputs, EngineInfo
+from engines.session import EncodeRequest, EncoderSession
 
 INFO = EngineInfo(
     name="planted", digest="0" * 64, backend="onnxruntime", precision="int8", embedding_space="planted-1",
@@ -111,3 +114,26 @@ def test_an_engine_that_gives_nothing_else_has_failed() -> None:
     guarded.start(pixels([POISON] * 7)).result()
     with pytest.raises(RunnerFailed, match="last 8 photographs"):
         guarded.start(pixels([POISON])).result()
+
+
+class Slow:
+    """A decoder whose helper process gives a photograph up after a while."""
+
+    fault = ImageFault(code="decoder_crashed", message="it took its time")
+
+    def decode(self, blobs: Sequence[bytes]) -> list[Apart]:
+        square = Apart()
+        threading.Timer(0.5, square.set_result, (self.fault,)).start()
+        return [square]
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_deadline_of_an_engine_is_not_that_of_a_decoder() -> None:
+    session = EncoderSession({"planted": Planted()}, Slow(), deadline_s=0.05)  # type: ignore[arg-type]
+    batch = [EncodeRequest(blob=b"", encoder="planted")]
+    assert session.start(batch).result() == [Slow.fault]
+    (late,) = session.start(batch).prompt()
+    assert late.result() == Slow.fault  # type: ignore[union-attr]
+    session.close()
