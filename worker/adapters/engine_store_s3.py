@@ -8,7 +8,7 @@ from typing import Any, Final
 from engines.catalogue import EngineFiles
 from engines.errors import EngineRefused, RefusalCode
 from engines.store import GOLDEN, MANIFEST, MODEL, checked_id, engine_id
-from worker.adapters.image_s3 import ABSENT, S3Options, error_code, s3_client
+from worker.adapters.image_s3 import S3Options, answer_or_none, s3_client
 from worker.errors import ServiceUnavailable
 
 SERVICE: Final = "the engine registry's bucket"
@@ -55,10 +55,4 @@ class S3Store:
 
     def _call(self, operation: str, **arguments: Any) -> Any:
         """The client's answer, None where the object is absent."""
-        try:
-            return getattr(self._client, operation)(Bucket=self._bucket, **arguments)
-        except Exception as error:  # botocore's errors have no common root with its transport's
-            code = error_code(error)
-            if code in ABSENT and code != "NoSuchBucket":
-                return None
-            raise ServiceUnavailable(SERVICE, code or type(error).__name__) from error
+        return answer_or_none(self._client, operation, SERVICE, Bucket=self._bucket, **arguments)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.job_codec import SHA256, TENANT
-from worker.adapters.image_s3 import ABSENT, S3Options, error_code, s3_client
+from worker.adapters.image_s3 import S3Options, answer_or_none, s3_client
 from worker.errors import ConfigurationError, ServiceUnavailable
 
 NAME = re.compile(r"[0-9a-f]{64}|\.[0-9a-z_]+\.part")
@@ -141,13 +141,7 @@ class S3Evidence:
 
     def _call(self, operation: str, **arguments: Any) -> Any:
         """The client's answer, None where the object is absent."""
-        try:
-            return getattr(self._client, operation)(Bucket=self._bucket, **arguments)
-        except Exception as error:  # botocore's errors have no common root with its transport's
-            code = error_code(error)
-            if code in ABSENT and code != "NoSuchBucket":
-                return None
-            raise ServiceUnavailable(SERVICE, code or type(error).__name__) from error
+        return answer_or_none(self._client, operation, SERVICE, Bucket=self._bucket, **arguments)
 
 
 def _check_names(tenant: str, sha256: str) -> None:

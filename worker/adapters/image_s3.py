@@ -111,6 +111,17 @@ def store_fault(error: Exception) -> Exception:
     return ServiceUnavailable("S3", code or type(error).__name__)
 
 
+def answer_or_none(client: Any, operation: str, service: str, **arguments: Any) -> Any:
+    """The client's answer, None where the object is absent. Raises ServiceUnavailable, of `service`."""
+    try:
+        return getattr(client, operation)(**arguments)
+    except Exception as error:  # botocore's errors have no common root with its transport's
+        code = error_code(error)
+        if code in ABSENT and code != "NoSuchBucket":
+            return None
+        raise ServiceUnavailable(service, code or type(error).__name__) from error
+
+
 def error_code(error: Exception) -> str | None:
     """S3's code in an error of the client; None for a fault of the transport."""
     response = getattr(error, "response", None)
