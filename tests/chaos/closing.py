@@ -32,7 +32,7 @@ def close(made: Run) -> Verdict:
         Watched(
             submissions=made.load.submissions, readers=made.readers, offsets=made.watch.samples, samples=made.samples
         ),
-        verify_audit=made.sealing.findings,
+        verify_audit=made.ledger.findings,
     )  # fmt: skip
     return reach_verdict(seen, _chronicle(made, seen, ended_ms))
 

@@ -15,12 +15,12 @@ from tests.chaos import schedule as planned
 from tests.chaos.concurrent_reader import ConcurrentReader
 from tests.chaos.flaky_host import FlakyHost
 from tests.chaos.fleet import Arming, Fleet, Slot, now_ms, wait_until
+from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load
 from tests.chaos.network import Network
 from tests.chaos.observation import Moment, ProcessSample, Reader
 from tests.chaos.reading import process_sample
 from tests.chaos.schedule import Event, Size, schedule
-from tests.chaos.sealing import Sealing
 from tests.chaos.services import Services
 from tests.chaos.watch import Watch
 from tests.chaos.world import Group, World, new_world
@@ -50,7 +50,7 @@ class Run:
     network: Network
     watch: Watch
     images: FlakyHost
-    sealing: Sealing
+    ledger: Ledger
     events: Sequence[Event]
     started_ms: int = field(default_factory=now_ms)
     samples: list[ProcessSample] = field(default_factory=list)
@@ -65,7 +65,7 @@ def run(size: Size, *, seed: int, folder: Path, stack: Devstack, say: Say) -> Ru
     made = _made(world, images, size, seed, folder, stack, say)
     readers = [_reader(made, group) for group in world.groups]
     made.images.start()
-    made.sealing.start()
+    made.ledger.start()
     made.network.start()
     made.watch.start()
     made.fleet.start()
@@ -76,7 +76,6 @@ def run(size: Size, *, seed: int, folder: Path, stack: Devstack, say: Say) -> Ru
         _stop(made, readers)
     made.faults += [str(one) for one in made.fleet.exits if one.strange]
     made.faults += [f"not sent: {failure}" for failure in made.load.failures[:5]]
-    made.faults += [f"the sealer ended: {made.sealing.failure!r}"] if made.sealing.failure else []
     made.faults += [f"{name} acted {made.size.rounds - left} times" for name, left in _missing(made).items()]
     return made
 
@@ -97,7 +96,7 @@ def _made(world: World, images: FlakyHost, size: Size, seed: int, folder: Path, 
         network=network,
         watch=Watch(world),
         images=images,
-        sealing=Sealing(world, folder),
+        ledger=Ledger(world.kafka, world.stand.owner_url, world.groups[0].topics.audit),
         events=schedule(size, harmed, seed=seed),
     )
 
@@ -214,7 +213,7 @@ def _stop(made: Run, readers: Sequence[ConcurrentReader]) -> None:
     codes = made.fleet.stop()
     made.network.stop()
     made.images.stop()
-    made.sealing.stop()
+    made.ledger.stop()
     made.watch.stop()
     made.readers += [reader.stop() for reader in readers]
     made.services.keep_broker_log()
