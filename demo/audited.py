@@ -5,7 +5,7 @@ from __future__ import annotations
 from demo.stand import Stand
 from worker.adapters.audit_chain import PostgresChains
 from worker.adapters.audit_keys import TrustedKeys, load_public_keys, make_keys
-from worker.adapters.audit_topic import LatestHeads, publish_heads, read_heads
+from worker.adapters.audit_topic import latest_heads, publish_heads
 from worker.adapters.audit_verify import Check, Finding, verify
 from worker.adapters.database import connect
 from worker.audit.sealer import Sealer
@@ -30,7 +30,4 @@ def audited(stand: Stand, settings: Settings) -> str:
 
 
 def _published(settings: Settings, keys: TrustedKeys) -> dict[str, SignedHead]:
-    latest = LatestHeads(keys)
-    for message in read_heads(settings.kafka.client_config(), settings.kafka.topics.audit):
-        latest.add(message)
-    return latest.heads
+    return latest_heads(settings.kafka.client_config(), settings.kafka.topics.audit, keys).heads

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from worker.adapters.audit_chain import PostgresChains
 from worker.adapters.audit_keys import SealingKey, trusting
-from worker.adapters.audit_topic import LatestHeads, publish_heads, read_heads
+from worker.adapters.audit_topic import latest_heads, publish_heads
 from worker.adapters.audit_verify import Check, verify
 from worker.adapters.database import connect
 from worker.audit.sealer import Sealer
@@ -48,9 +48,7 @@ class Ledger:
         """What an auditor who has the published heads finds amiss; for `observe`, after `stop`. Raises AssayError."""
         found = list(self._faults)
         keys = trusting(self._key)
-        latest = LatestHeads(keys)
-        for message in read_heads(self._kafka, self._topic):
-            latest.add(message)
+        latest = latest_heads(self._kafka, self._topic, keys)
         found += [f"{tenant}: {fault}" for tenant, fault in latest.faults]
         check = Check(heads=latest.heads, keys=keys, grace_s=0.0)
         verify(self._database, check, lambda finding: found.append(str(finding)))

@@ -60,6 +60,14 @@ def read_heads(client_config: Mapping[str, Any], topic: str) -> Iterator[bytes]:
         yield from (record.value for record in follower.rest() if record.value)
 
 
+def latest_heads(client_config: Mapping[str, Any], topic: str, keys: TrustedKeys) -> LatestHeads:
+    """What the topic holds, as an auditor takes it. Raises AssayError."""
+    latest = LatestHeads(keys)
+    for message in read_heads(client_config, topic):
+        latest.add(message)
+    return latest
+
+
 def _record(topic: str, signed: SignedHead) -> OutputRecord:
     headers = ((names.CE_TYPE, HEAD_TYPE.encode()), (names.CONTENT_TYPE, names.JSON.encode()))
     return OutputRecord(topic=topic, key=signed.head.tenant.encode(), value=head_message(signed), headers=headers)

@@ -11,7 +11,7 @@ import typer
 
 from worker.adapters.audit_chain import PostgresChains
 from worker.adapters.audit_keys import TrustedKeys, load_public_keys, load_sealing_key, make_keys
-from worker.adapters.audit_topic import LatestHeads, publish_heads, read_heads
+from worker.adapters.audit_topic import LatestHeads, latest_heads, publish_heads
 from worker.adapters.audit_verify import Check, Counts, Finding, verify
 from worker.audit.sealer import Sealer
 from worker.cli import terminal
@@ -115,10 +115,7 @@ def _keys(settings: Settings) -> TrustedKeys:
 
 
 def _published(settings: Settings, keys: TrustedKeys) -> LatestHeads:
-    latest = LatestHeads(keys)
-    for message in read_heads(settings.kafka.client_config(), settings.kafka.topics.audit):
-        latest.add(message)
-    return latest
+    return latest_heads(settings.kafka.client_config(), settings.kafka.topics.audit, keys)
 
 
 def _kept(path: Path, keys: TrustedKeys) -> LatestHeads:
