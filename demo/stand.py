@@ -28,6 +28,7 @@ from migrations.roles import create_analyst, set_role_password
 TENANT = "demo"
 ANALYST = "demo_analyst"
 READY_DEADLINE_S = 120.0
+ASSAY_WORKER = ("-m", "worker.cli.main", "worker")
 
 
 class CommandFailed(Exception):
@@ -76,10 +77,11 @@ class WorkerProcess:
     _health: str | None = field(default=None)
 
     @classmethod
-    def start(cls, environment: Mapping[str, str], log: Path) -> WorkerProcess:
+    def start(cls, environment: Mapping[str, str], log: Path, python: Sequence[str] = ASSAY_WORKER) -> WorkerProcess:
+        """`python`: what the interpreter is given; tests plant something before they run `assay worker`."""
         skip = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
-            command = [sys.executable, "-m", "worker.cli.main", "worker"]
+            command = [sys.executable, *python]
             process = subprocess.Popen(command, env=dict(environment), stdout=out, stderr=out, start_new_session=True)
         return cls(process=process, log=log, skip=skip)
 

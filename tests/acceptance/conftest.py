@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import signal
 import subprocess
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -79,12 +78,10 @@ class Deployment:
 
     def planted(self, entry: str, **environment: str) -> subprocess.Popen[bytes]:
         """A worker process of its own making: `entry` is Python that changes something and then runs `assay worker`."""
-        log = self.stand.folder / "workers.log"
-        with log.open("ab") as out:
-            given = {**self.stand.environment, **environment}
-            process = subprocess.Popen([sys.executable, "-c", entry], env=given, stdout=out, stderr=out)
-        self.workers.append(WorkerProcess(process=process, log=log, skip=0))
-        return process
+        given = {**self.stand.environment, **environment}
+        started = WorkerProcess.start(given, self.stand.folder / "workers.log", ("-c", entry))
+        self.workers.append(started)
+        return started.process
 
     def topic(self, name: str) -> str:
         return f"{self.stand.topic_prefix}{name}"

@@ -9,8 +9,6 @@ What the worker judges by its clock is expected to follow it: a job's deadline, 
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -83,12 +81,8 @@ class World:
         new.replace(self._ahead)
 
     def worker(self) -> WorkerProcess:
-        log = self.deployment.stand.folder / "w1.log"
         given = {**self.deployment.stand.environment, "ASSAY_KAFKA__INSTANCE": "w1", "AHEAD": str(self._ahead)}
-        skip = log.stat().st_size if log.exists() else 0
-        with log.open("ab") as out:
-            process = subprocess.Popen([sys.executable, "-c", ENTRY], env=given, stdout=out, stderr=out)
-        started = WorkerProcess(process=process, log=log, skip=skip)
+        started = WorkerProcess.start(given, self.deployment.stand.folder / "w1.log", ("-c", ENTRY))
         self.deployment.workers.append(started)
         started.wait_ready(PATIENCE_S)
         return started

@@ -7,8 +7,6 @@ protocol run side by side, each in a group and with topics of its own: most of t
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -173,11 +171,8 @@ class Lane:
         return self._started(self._deployment.stand.worker(instance, **settings))
 
     def entry(self, instance: str, program: str, **settings: str) -> WorkerProcess:
-        log = self.folder / f"{instance}.log"
         environment = {**self._deployment.stand.environment, "ASSAY_KAFKA__INSTANCE": instance, **settings}
-        with log.open("ab") as out:
-            process = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=out, stderr=out)
-        return self._started(WorkerProcess(process=process, log=log, skip=0))
+        return self._started(WorkerProcess.start(environment, self.folder / f"{instance}.log", ("-c", program)))
 
     def send(self, count: int) -> None:
         made = jobs(count)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from demo.stand import WorkerProcess
 from devstack import Addresses
 from schemas import headers as names
 from schemas.codec import header
-from tests.acceptance.conftest import assert_each_once, jobs
+from tests.acceptance.conftest import assert_each_once, ends_in_order, jobs
 from tests.acceptance.small import small_deployment
 
 # `assay worker` whose judge raises where it meets the job BAD.
@@ -43,11 +39,7 @@ def test_of_twenty_jobs_nineteen_are_judged_and_the_worker_lives(stack: Addresse
     one_batch = {"ASSAY_KAFKA__PARTITIONS": "1", "ASSAY_BATCH__MAX_IMAGES": "20", "ASSAY_BATCH__WINDOW_MS": "5000"}
     with small_deployment(stack, tmp_path, **one_batch) as deployment:
         deployment.send(sent)
-        environment = {**deployment.stand.environment, "BAD": bad.job_id}
-        log = deployment.stand.folder / "worker.log"
-        with log.open("ab") as out:
-            worker = subprocess.Popen([sys.executable, "-c", ENTRY], env=environment, stdout=out, stderr=out)
-        deployment.workers.append(WorkerProcess(process=worker, log=log, skip=0))
+        worker = deployment.planted(ENTRY, BAD=bad.job_id)
         assert_each_once(deployment.read("results", 19), [job for job in sent if job is not bad])
         (letter,) = deployment.read("jobs.dlq", 1)
         assert (letter.key, header(letter.headers, names.ERROR_CODE)) == (bad.key, "internal_error")
@@ -55,8 +47,7 @@ def test_of_twenty_jobs_nineteen_are_judged_and_the_worker_lives(stack: Addresse
             (bad.job_id, "internal_error", "judge")
         ]
         assert worker.poll() is None, "the worker ended"
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == 0
-        said = log.read_text()
+        assert ends_in_order(worker)
+        said = deployment.workers[0].log.read_text()
     assert said.count('"event": "internal_error"') == 1
     assert "IndexError: planted" in said, "the log has no stack"
