@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.quantize import is_residual
+from engines.ranking import auc, roc
 from engines.runner import Runner
 
 VERDICTS: Final = ("authentic", "counterfeit", "inconclusive")
@@ -218,24 +219,16 @@ def verification(found: Embedded, labels: Labels) -> tuple[Rate | None, Curve]:
     genuine = labels.genuine[able]
     if not genuine.any() or genuine.all():
         return None, ()
-    return Rate(value=_area(scores[genuine], scores[~genuine]), of=len(able)), _roc(scores, genuine)
+    return Rate(value=auc(scores[genuine], scores[~genuine]), of=len(able)), _curve(scores, genuine)
 
 
-def _area(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
-    """Chance that a positive scores above a negative; ties count half."""
-    low = np.sort(negative)
-    below, upto = np.searchsorted(low, positive, "left"), np.searchsorted(low, positive, "right")
-    return float((below + upto).mean() / 2 / len(low))
-
-
-def _roc(scores: NDArray[np.float64], genuine: NDArray[np.bool_]) -> Curve:
-    order = np.argsort(-scores, kind="stable")
-    true, false = np.cumsum(genuine[order]), np.cumsum(~genuine[order])
-    # between equal scores there is no threshold
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
-    if len(ends) > _ROC_POINTS:
-        ends = ends[np.linspace(0, len(ends) - 1, _ROC_POINTS).astype(int)]
-    return ((0.0, 0.0), *((float(false[e] / false[-1]), float(true[e] / true[-1])) for e in ends))
+def _curve(scores: NDArray[np.float64], genuine: NDArray[np.bool_]) -> Curve:
+    """The ROC curve with its first point and at most `_ROC_POINTS` others."""
+    false, true = roc(scores, genuine)
+    kept = np.arange(1, len(false))
+    if len(kept) > _ROC_POINTS:
+        kept = kept[np.linspace(0, len(kept) - 1, _ROC_POINTS).astype(int)]
+    return ((0.0, 0.0), *((float(false[at]), float(true[at])) for at in kept))
 
 
 def calibration_error(judged: Judged, genuine: Sequence[bool]) -> tuple[Rate | None, Curve]:

@@ -24,9 +24,9 @@ from demo.evaluate.statistics import (
     permuted_auc,
     pointed,
     rate_estimate,
-    roc,
 )
 from demo.goods import FAMILIES
+from engines.ranking import roc
 from schemas.codes import ReasonCode, Verdict
 from schemas.verdict import Grid
 from worker.core.calibration_report import wilson_interval

@@ -1,5 +1,5 @@
-"""The measures of an evaluation as plain functions of arrays: ROC, intervals over SKUs, pointing. NumPy alone; tests
-compare them with scikit-learn and with counting."""
+"""The measures of an evaluation as plain functions of arrays: ROC areas, intervals over SKUs, pointing. NumPy alone;
+tests compare them with scikit-learn and with counting."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from engines import ranking
 
 Doubles = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -24,24 +26,9 @@ class Estimate:
     n: int
 
 
-def roc(scores: Doubles, positive: Flags) -> tuple[Doubles, Doubles]:
-    """False and true positive rates at every distinct score, from (0, 0) to (1, 1); a positive is expected above."""
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], positive[order]
-    ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
-    true, false = np.cumsum(hits)[ends], np.cumsum(~hits)[ends]
-    return np.append(0, false) / max(1, int((~positive).sum())), np.append(0, true) / max(1, int(positive.sum()))
-
-
 def auc(scores: Doubles, positive: Flags) -> float:
-    """Chance that a positive scores above a negative; ties count half. NaN where a class is missing."""
-    return float(
-        _auc_of(
-            _wins(scores[positive], scores[~positive]),
-            np.ones((1, int(positive.sum()))),
-            np.ones((1, int((~positive).sum()))),
-        )[0]
-    )
+    """The area under the ROC curve; NaN where a class is missing."""
+    return ranking.auc(scores[positive], scores[~positive])
 
 
 def auc_estimate(scores: Doubles, positive: Flags, clusters: NDArray[np.intp], *, seed: int = 0) -> Estimate:

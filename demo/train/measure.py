@@ -3,12 +3,11 @@ INT8 costs. NumPy alone; embeddings come from whoever ran the encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from demo.train.layout import VIEWS_A_SKU, Dataset
+from engines.ranking import auc
 
 Embeddings = NDArray[np.float32]
 
@@ -48,15 +47,6 @@ def forgery_auc(embeddings: Embeddings, data: Dataset, known: NDArray[np.bool_])
             scores.setdefault(data.families[groups[row]][number], []).append(float(best[row, place]))
     every = [s for family in scores.values() for s in family]
     return {"all": auc(genuine, every), **{f: auc(genuine, s) for f, s in sorted(scores.items())}}
-
-
-def auc(positive: Sequence[float] | NDArray[np.float32], negative: Sequence[float]) -> float:
-    """Chance that a positive scores above a negative; ties count half."""
-    high, low = np.asarray(positive, np.float64), np.sort(np.asarray(negative, np.float64))
-    if not len(high) or not len(low):
-        return float("nan")
-    below, upto = np.searchsorted(low, high, "left"), np.searchsorted(low, high, "right")
-    return float((below + upto).mean() / 2 / len(low))
 
 
 def deviation_auc(patches: NDArray[np.float32], masks: NDArray[np.uint8], window: int = 4) -> float:

@@ -26,7 +26,7 @@ from demo.evaluate.page import render
 from demo.evaluate.photographs import photograph_of, touched
 from demo.evaluate.plan import FULL_SEEDS, HEADLINE, QUICK_SEEDS, UNSEEN_FAMILIES, at, first_skus, full, quick
 from demo.evaluate.run import Judged
-from demo.evaluate.statistics import auc, auc_estimate, dilated, permuted_auc, pointed, rate_estimate, roc
+from demo.evaluate.statistics import auc, auc_estimate, dilated, permuted_auc, pointed, rate_estimate
 from demo.goods import FAMILIES, catalogue, heldout_skus, jpeg, make_sku
 from demo.goods.skus import CATALOGUE_SEEDS, HELDOUT_SEEDS, TRAINING_SEEDS
 from demo.limits import limits_of
@@ -35,6 +35,7 @@ from demo.recalibrate import calibration_skus
 from demo.scenario import UNKNOWN_SKUS
 from demo.train.renders import _families
 from engines.quality import measured
+from engines.ranking import roc
 from schemas.codes import ReasonCode, Verdict
 from worker.core.calibration import fit
 from worker.core.calibration_report import wilson_interval
