@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, text
 
-from migrations.schema import BIGINT, INTEGER, JSON, NOW, TEXT, TIME, may, must, one_of, table
+from migrations.schema import BIGINT, FLOAT, ID, INTEGER, JSON, NOW, TEXT, TIME, may, must, one_of, table
 
 ENGINE_STATES = ("draft", "verified", "canary", "current", "previous", "retired")
+RELEASE_STATES = ("running", "promoted", "taken_back", "held")
+VERDICTS = ("authentic", "counterfeit", "inconclusive")
 ALONE = "state IN ('canary', 'current', 'previous')"
 # engines.lifecycle decides which moves are legal; a test compares.
 MOVES = (
@@ -72,4 +74,76 @@ engine_events = table(
         name="move",
     ),
     Index("ix_engine_events_engine", "engine", "id"),
+)
+
+engine_releases = table(
+    "engine_releases",
+    "One row a release of a candidate engine beside the current one. It is decided once, and then never changed.",
+    must("id", ID, "The release.", primary_key=True),
+    must("name", TEXT, "Encoder name; one release a name runs at a time."),
+    must("candidate", TEXT, "The engine that is tried.", ForeignKey("assay.engines.id")),
+    must("current", TEXT, "The engine that it would replace.", ForeignKey("assay.engines.id")),
+    must(
+        "mode",
+        TEXT,
+        "canary: the candidate's verdicts are published for its share; shadow: the current engine's are.",
+    ),
+    must("share", FLOAT, "Share of the jobs that run on both engines, above 0 to 1."),
+    must("started_at", TIME, "When (UTC).", server_default=NOW),
+    must("by", TEXT, "Who started it."),
+    must("why", TEXT, "On what grounds."),
+    must("state", TEXT, "running, or how it was decided: promoted, taken_back or held.", server_default="running"),
+    may("decided_at", TIME, "When it was decided (UTC)."),
+    may("decision", JSON, "Who decided, why, and the numbers that it rests on."),
+    one_of("mode", "mode", ("canary", "shadow")),
+    one_of("state", "state", RELEASE_STATES),
+    CheckConstraint("share > 0 AND share <= 1", name="share"),
+    CheckConstraint("candidate <> current", name="two_engines"),
+    CheckConstraint(
+        "(state = 'running') = (decided_at IS NULL) AND (state = 'running') = (decision IS NULL)", name="decided"
+    ),
+    Index("uq_engine_releases_running", "name", unique=True, postgresql_where=text("state = 'running'")),
+    Index("ix_engine_releases_name_started_at", "name", "started_at"),
+)
+
+engine_golden = table(
+    "engine_golden",
+    "One row a golden job: its truth is known. A curator registers it before it is submitted.",
+    must("tenant", TEXT, "Who will ask.", primary_key=True),
+    must("job_id", TEXT, "The job.", primary_key=True),
+    must("label", TEXT, "What it truly shows: genuine or counterfeit."),
+    must("by", TEXT, "Who answers for the label."),
+    must("why", TEXT, "On what grounds."),
+    must("at", TIME, "When it was registered (UTC).", server_default=NOW),
+    one_of("label", "label", ("genuine", "counterfeit")),
+)
+
+engine_comparisons = table(
+    "engine_comparisons",
+    "One row a job that ran on both engines of a release.",
+    must("release_id", ID, "The release.", ForeignKey("assay.engine_releases.id"), primary_key=True),
+    must("tenant", TEXT, "Who asked.", primary_key=True),
+    must("job_id", TEXT, "The job.", primary_key=True),
+    must("at", TIME, "When it was compared (UTC).", server_default=NOW),
+    must("published", TEXT, "Whose verdict was published: candidate or current."),
+    must("current_verdict", TEXT, "What the current engine led to."),
+    may("candidate_verdict", TEXT, "What the candidate led to; null where it failed."),
+    may("current_p_genuine", FLOAT, "Posterior of genuine; null when nothing could be scored."),
+    may("candidate_p_genuine", FLOAT, "The same of the candidate."),
+    must("current_ms", FLOAT, "Milliseconds that the job's views took on the current engine."),
+    may("candidate_ms", FLOAT, "The same of the candidate; null where it failed."),
+    may("candidate_error", TEXT, "Why the candidate has no verdict."),
+    may(
+        "golden_label",
+        TEXT,
+        "genuine or counterfeit, where the job was registered as golden before; a trigger sets it.",
+    ),
+    one_of("published", "published", ("candidate", "current")),
+    one_of("current_verdict", "current_verdict", VERDICTS),
+    one_of("candidate_verdict", "candidate_verdict", VERDICTS),
+    CheckConstraint(
+        "candidate_error IS NOT NULL OR (candidate_verdict IS NOT NULL AND candidate_ms IS NOT NULL)",
+        name="candidate_end",
+    ),
+    Index("ix_engine_comparisons_tenant_job_id", "tenant", "job_id"),
 )

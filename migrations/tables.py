@@ -14,7 +14,14 @@ from migrations.answers import (
     view_results,
 )
 from migrations.audit import audit_blocks, audit_entries, audit_pending, audit_records
-from migrations.engines import ENGINE_STATES, engine_events, engines
+from migrations.engines import (
+    ENGINE_STATES,
+    engine_comparisons,
+    engine_events,
+    engine_golden,
+    engine_releases,
+    engines,
+)
 from migrations.goods import (
     REFERENCE_STATES,
     calibrations,
@@ -51,7 +58,10 @@ __all__ = [
     "dead_letters",
     "drift_days",
     "embedding_spaces",
+    "engine_comparisons",
     "engine_events",
+    "engine_golden",
+    "engine_releases",
     "engines",
     "gallery_revisions",
     "items",

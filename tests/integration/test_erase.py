@@ -46,6 +46,8 @@ LEFT = (
     "probe_embeddings",
     "dead_letters",
     "reviews",
+    "engine_comparisons",
+    "engine_golden",
 )
 
 

@@ -51,7 +51,9 @@ ORDER BY 1
 """)  # noqa: S608 # constants of ours
 BY_RESULT = ("view_results", "attention_maps", "verdicts")
 COUNTED = ("verdicts", "view_results", "dead_letters", "reviews")  # those with an index by job
-BY_JOB = ("alarm_jobs", "probe_embeddings", "probe_images", "dead_letters", "reviews")
+BY_JOB = (
+    "alarm_jobs", "engine_comparisons", "engine_golden", "probe_embeddings", "probe_images", "dead_letters", "reviews",
+)  # fmt: skip
 DELETE_RESULTS = {
     table: text(f"""
 DELETE FROM assay.{table} USING unnest(CAST(:ids AS uuid[]), CAST(:times AS timestamptz[])) AS gone (id, at)

@@ -1,0 +1,14 @@
+DROP POLICY watcher_executes ON assay.engine_events;
+DROP POLICY curators_move ON assay.engine_events;
+DROP POLICY anybody_reads ON assay.engine_events;
+ALTER TABLE assay.engine_events DISABLE ROW LEVEL SECURITY;
+REVOKE INSERT ON assay.alarms FROM assay_curator;
+REVOKE INSERT (engine, came_from, state, by, why) ON assay.engine_events FROM assay_watcher;
+REVOKE SELECT ON assay.engines, assay.engine_events FROM assay_watcher;
+DROP VIEW analyst.engine_comparisons;
+DROP VIEW analyst.engine_releases;
+DROP TABLE assay.engine_comparisons;
+DROP FUNCTION assay.mark_golden();
+DROP TABLE assay.engine_golden;
+DROP TABLE assay.engine_releases;
+DROP FUNCTION assay.decide_release();
