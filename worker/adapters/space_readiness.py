@@ -19,8 +19,8 @@ UNRETIRED = ("active", "draft", "quarantined")  # those that may still come to s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Newcomer:
-    """An engine that is to take traffic. `digests`: of its graph, and of those that serve beside it; `serves` tells of a
-    (category, view) whether it is this encoder's."""
+    """An engine that is to take traffic. `digests`: of its graph, and of those that serve beside it; `serves` tells
+    whether a (category, view) is this encoder's."""
 
     name: str
     space: str
@@ -85,7 +85,7 @@ def missing_for(database: Engine, newcomer: Newcomer) -> Missing:
 def unembedded(
     connection: Connection, space: str, serves: Callable[[str, str], bool], states: Sequence[str] = UNRETIRED
 ) -> list[UnembeddedReference]:
-    """References in these states, of all tenants, that `serves` and that have no vector in `space`; by tenant and id."""
+    """References in these states, of all tenants, that `serves` takes and that have no vector in `space`; in order."""
     image, vectors = reference_images.c, reference_embeddings.c
     wanted = (
         select(image.id, image.tenant, image.sku, items.c.category, image.view, image.sha256, image.genuine)
