@@ -87,6 +87,7 @@ class AlertKind(StrEnum):
 
     REPEATED_COUNTERFEIT = "repeated_counterfeit"  # counterfeit verdicts that belong together
     CALIBRATION_STALE = "calibration_stale"  # what comes in has drifted from what the score calibration was fitted on
+    ENGINE_RELEASE = "engine_release"  # a candidate engine was promoted, taken back or held
 
 
 class AlertLink(StrEnum):

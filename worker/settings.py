@@ -34,6 +34,7 @@ from pydantic_settings import (
 
 from worker.engine_settings import EngineSettings
 from worker.errors import ConfigurationError
+from worker.judgement_settings import JudgementSettings
 from worker.production import DATABASE_URL, of_database, of_file_root, of_kafka, of_redis, of_urls
 from worker.setting_types import Group, Names, Table
 from worker.topics import Topics
@@ -261,6 +262,7 @@ class Settings(BaseSettings):
     evidence: EvidenceSettings = EvidenceSettings()
     audit: AuditSettings = AuditSettings()
     watch: WatchSettings = WatchSettings()
+    judgement: JudgementSettings = JudgementSettings()
     observe: ObserveSettings = ObserveSettings()
     failpoints: FailpointSettings = FailpointSettings()
 

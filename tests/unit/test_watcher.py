@@ -27,6 +27,10 @@ class Script:
         self.waiting = waiting
         self._fail = fail
 
+    def decide(self, now: datetime) -> int:
+        self._step("releases")
+        return 0
+
     def find_repeated(self, now: datetime) -> int:
         self._step("repeated")
         self.waiting += 1
@@ -61,8 +65,8 @@ def test_a_round_publishes_what_waits_before_it_looks_and_what_it_finds_after() 
     def send(records: Sequence[OutputRecord]) -> None:
         sent.append(len(records))
 
-    assert Watcher(script, send, interval_s=1.0).round() == (1, 3)
-    assert script.steps == ["publish", "repeated", "drift", "publish"]
+    assert Watcher(script, script, send, interval_s=1.0).round() == (1, 3)
+    assert script.steps == ["publish", "releases", "repeated", "drift", "publish"]
     assert sent == [2, 1]
 
 
@@ -76,23 +80,25 @@ def test_a_service_that_is_away_is_waited_for() -> None:
         if step == "drift":
             stop.set()
 
-    Watcher(Script(fail), lambda records: None, interval_s=0.001).run(stop)
-    assert rounds == ["publish", "publish", "publish", "publish", "repeated", "drift", "publish"]
+    script = Script(fail)
+    Watcher(script, script, lambda records: None, interval_s=0.001).run(stop)
+    assert rounds == ["publish", "publish", "publish", "publish", "releases", "repeated", "drift", "publish"]
 
 
 def test_anything_else_ends_it() -> None:
     def fail(step: str) -> None:
         raise ValueError(step)
 
+    script = Script(fail)
     with pytest.raises(ValueError, match="publish"):
-        Watcher(Script(fail), lambda records: None, interval_s=0.001).run(threading.Event())
+        Watcher(script, script, lambda records: None, interval_s=0.001).run(threading.Event())
 
 
 def test_the_metrics_page_says_what_is_and_that_it_cannot_be_asked() -> None:
-    watcher = Watcher(Script(), lambda records: None, interval_s=1.0)
+    watcher = Watcher(Script(), Script(), lambda records: None, interval_s=1.0)
     told = (watcher.open_alarms(), watcher.stale_calibrations(), watcher.unpublished())
     assert told == ({"repeated_counterfeit": 1.0}, {"bag": 1.0}, 2.0)
-    dumb = Watcher(Script(away), lambda records: None, interval_s=1.0)
+    dumb = Watcher(Script(away), Script(), lambda records: None, interval_s=1.0)
     assert (dumb.open_alarms(), dumb.stale_calibrations(), dumb.unpublished()) == ({}, {}, -1.0)
     assert dumb.age_s() >= 0
 

@@ -14,11 +14,13 @@ from sqlalchemy.dialects.postgresql import insert
 from migrations.tables import alarms
 from schemas.alert import AlertEvent
 from schemas.codec import encode_alert
+from schemas.codes import AlertKind
 from schemas.envelope import Encoding
 from schemas.message import OutputRecord
 
 ADVISORY_LOCKS = 0x61737361  # "assa": of the locks of two numbers; the others of ours have one
 ALERTS_AT_ONCE = 500
+OVER_AT_ONCE = (AlertKind.ENGINE_RELEASE,)  # what tells of an event, not of a condition that lasts
 Send = Callable[[Sequence[OutputRecord]], None]
 
 TAKE_LOCK = text("SELECT pg_try_advisory_xact_lock(CAST(:key AS int), hashtext(:what))")
@@ -54,6 +56,7 @@ class Outbox:
             "detail": event.detail,
             "labels": _labels(event),
             "raised_at": event.raised_at,
+            "cleared_at": event.raised_at if event.kind in OVER_AT_ONCE else None,
             "event_id": event.alert_id,
             "event": encoded.value,
             "event_headers": [[name, value.decode()] for name, value in encoded.headers],

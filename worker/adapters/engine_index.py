@@ -116,12 +116,19 @@ class EngineIndex:
 
     def _move(self, verb: Verb, name: str, choose: Choose, by: str, why: str) -> tuple[Move, ...]:
         with self.database.begin() as connection:
-            connection.execute(LOCK, {"name": name})
-            known = _published(connection, name, ())
-            chosen = [one.variant for one in choose(known)]
-            moves = moves_for(verb, chosen, [one.variant for one in known], _highest_current(connection, name))
-            _append(connection, moves, by, why)
-            return moves
+            return move_within(connection, verb, name, choose, by=by, why=why)
+
+
+def move_within(
+    connection: Connection, verb: Verb, name: str, choose: Choose, *, by: str, why: str
+) -> tuple[Move, ...]:
+    """As EngineIndex.move, in a transaction of the caller's, which holds the name until it ends."""
+    connection.execute(LOCK, {"name": name})
+    known = _published(connection, name, ())
+    chosen = [one.variant for one in choose(known)]
+    moves = moves_for(verb, chosen, [one.variant for one in known], _highest_current(connection, name))
+    _append(connection, moves, by, why)
+    return moves
 
 
 def _published(connection: Connection, name: str | None, states: Collection[State]) -> list[Published]:

@@ -44,8 +44,18 @@ def open_encoder(settings: Settings, open_database: OpenDatabase, tell: Tell = s
     """Verify, load, warm and self-test the engines that the settings name; the database is asked only where there is a
     registry, and `tell` is told what that has. Raises ConfigurationError, and ServiceUnavailable where the registry is
     away."""
+    options = session_options(settings)
+    try:
+        chosen = chosen_engines(settings, open_database, tell)
+        return SessionEncoder(open_session(chosen, settings.engines.backend, options))
+    except EngineRefused as refusal:
+        raise ConfigurationError(f"engines in {place_of(settings)}: {refusal}") from refusal
+
+
+def session_options(settings: Settings) -> SessionOptions:
+    """How a session works, as the settings have it."""
     engines = settings.engines
-    options = SessionOptions(
+    return SessionOptions(
         threads=engines.inference_threads or None,
         decode_threads=engines.decode_threads or None,
         decode_helpers=engines.decode_helpers,
@@ -54,10 +64,6 @@ def open_encoder(settings: Settings, open_database: OpenDatabase, tell: Tell = s
         reduced_decode=not engines.full_decode,
         deadline_s=engines.deadline_s or None,
     )
-    try:
-        return SessionEncoder(open_session(chosen_engines(settings, open_database, tell), engines.backend, options))
-    except EngineRefused as refusal:
-        raise ConfigurationError(f"engines in {place_of(settings)}: {refusal}") from refusal
 
 
 def chosen_engines(settings: Settings, open_database: OpenDatabase, tell: Tell = silent) -> list[VerifiedEngine]:

@@ -104,6 +104,13 @@ class ReferenceStore:
             self._run(lambda connection: _add(connection, tenant, ids, new, by=by, why=why))
         return [str(reference_id) for reference_id in ids]
 
+    def add_vectors(self, probes: Mapping[str, ViewProbe]) -> None:
+        """Give references, by id, the vectors of another space. The revision does not move: `publish` follows."""
+        rows = [_vector_row(UUID(reference_id), probe) for reference_id, probe in probes.items()]
+        if rows:
+            statement = insert(reference_embeddings).on_conflict_do_nothing()
+            self._run(lambda connection: connection.execute(statement, _unique(rows, "reference_id", "space")))
+
     def activate(self, tenant: str, reference_ids: Sequence[str], *, by: str, why: str) -> int:
         """Let references decide verdicts; `by` approves them. Returns the gallery revision."""
         return self._enter("active", tenant, reference_ids, by=by, why=why)
@@ -195,7 +202,7 @@ def _add(
 ) -> None:
     spaces = [{"space": r.probe.engine.embedding_space, "dims": len(r.probe.embedding)} for r in new]
     images = [_image(tenant, reference_id, r) for reference_id, r in zip(ids, new, strict=True)]
-    vectors = [_vectors(reference_id, r) for reference_id, r in zip(ids, new, strict=True)]
+    vectors = [_vector_row(reference_id, r.probe) for reference_id, r in zip(ids, new, strict=True)]
     connection.execute(insert(embedding_spaces).on_conflict_do_nothing(), _unique(spaces, "space"))
     added = insert(reference_images).on_conflict_do_nothing().returning(reference_images.c.id)
     fresh = connection.scalars(added, _unique(images, "id")).all()
@@ -239,8 +246,7 @@ def _image(tenant: str, reference_id: UUID, reference: NewReference) -> Row:
     }
 
 
-def _vectors(reference_id: UUID, reference: NewReference) -> Row:
-    probe = reference.probe
+def _vector_row(reference_id: UUID, probe: ViewProbe) -> Row:
     height, width = probe.patch_grid
     return {
         "reference_id": reference_id,

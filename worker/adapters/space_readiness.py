@@ -7,13 +7,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, and_, func, literal, select
+from sqlalchemy import Connection, Engine, and_, func, literal, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
 from migrations.tables import calibrations, items, reference_embeddings, reference_images
 from worker.adapters.database import retrying
 
 SERVING = ("active",)  # states of the references that verdicts rest on
+BEHIND = text("""
+SELECT DISTINCT i.tenant FROM assay.reference_embeddings e JOIN assay.reference_images i ON i.id = e.reference_id
+WHERE e.space = :space AND NOT EXISTS (
+    SELECT FROM assay.gallery_revisions g WHERE g.tenant = i.tenant AND g.at >= e.created_at)
+ORDER BY 1
+""")
 UNRETIRED = ("active", "draft", "quarantined")  # those that may still come to serve
 
 
@@ -116,3 +122,9 @@ def _is_calibrated(connection: Connection, backend: str, digests: Collection[str
         calibrations.c.active, calibrations.c.backend == backend, calibrations.c.engine_digests.contains(wanted)
     )
     return bool(connection.scalar(found))
+
+
+def tenants_behind(connection: Connection, space: str) -> list[str]:
+    """Tenants whose references got vectors in `space` after their gallery's last revision: workers lack those still, as
+    where an embedding was broken off before its end."""
+    return [str(tenant) for tenant in connection.scalars(BEHIND, {"space": space})]

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from worker.adapters.alarm_outbox import Outbox
 from worker.adapters.alarms import PostgresAlarms, WatchRules
 from worker.adapters.kafka_sender import KafkaSender
 from worker.cli import terminal
+from worker.cli.engine_release import open_judging, open_outbox
 from worker.cli.opening import open_database
 from worker.cli.service import serve
 from worker.core.drift import DriftRule
@@ -23,7 +23,8 @@ from worker.watch.watcher import Watcher
 
 
 def watch(once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False) -> None:
-    """Raise alarms: counterfeits that belong together, and score calibrations that jobs have drifted from.
+    """Raise alarms: counterfeits that belong together, and score calibrations that jobs have drifted from. Judges the
+    releases of engines, and promotes or takes back.
 
     Goes on until SIGTERM, as a service of its own; several may run.
     """
@@ -38,12 +39,11 @@ def watch(once: Annotated[bool, typer.Option("--once", help="Look once, and end.
 
 @contextlib.contextmanager
 def _watcher(settings: Settings) -> Iterator[Watcher]:
-    kafka = settings.kafka
-    outbox = Outbox(topic=kafka.topics.alerts, source=kafka.group, encoding=kafka.encoding)
     with open_database(settings) as database:
-        alarms = PostgresAlarms(database=database, outbox=outbox, rules=rules(settings.watch))
-        sender = KafkaSender(kafka.client_config())
-        yield Watcher(alarms, sender.send, interval_s=settings.watch.interval_s)
+        alarms = PostgresAlarms(database=database, outbox=open_outbox(settings), rules=rules(settings.watch))
+        sender = KafkaSender(settings.kafka.client_config())
+        judging = open_judging(settings, database)
+        yield Watcher(alarms, judging, sender.send, interval_s=settings.watch.interval_s)
 
 
 def rules(watch_settings: WatchSettings) -> WatchRules:

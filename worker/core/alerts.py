@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from uuid import UUID
 
 from schemas.alert import AlertEvent, DriftMeasure, alert_id
 from schemas.alert_codec import MAX_JOBS
@@ -58,6 +59,16 @@ def stale_alert(
         calibration_id=sample.calibration_id,
         day=sample.day,
         measures=tuple(measures),
+    )
+
+
+def release_alert(release_id: UUID, detail: str, *, raised_at: datetime) -> AlertEvent:
+    """Of a release that was decided. A release is decided once."""
+    return AlertEvent(
+        alert_id=alert_id(AlertKind.ENGINE_RELEASE, str(release_id)),
+        kind=AlertKind.ENGINE_RELEASE,
+        detail=detail,
+        raised_at=raised_at,
     )
 
 

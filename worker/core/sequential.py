@@ -32,8 +32,8 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tested:
-    """`events` among `n`, and what follows. A `log_ratio` of `fails_at` or more fails, one of `passes_at` or less passes:
-    a true rate of h0 fails with a probability of at most `alpha`, one of h1 passes with at most `beta`."""
+    """`events` among `n`, and what follows: a `log_ratio` of `fails_at` or more fails, of `passes_at` or less passes.
+    A true rate of h0 fails with a probability of at most `alpha`, one of h1 passes with at most `beta`."""
 
     name: str
     n: int

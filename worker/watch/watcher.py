@@ -1,4 +1,5 @@
-"""The watcher: every so often it looks for counterfeits that belong together and, once a day, for drift."""
+"""The watcher: every so often it judges the engines' releases, looks for counterfeits that belong together and, once a
+day, for drift."""
 
 from __future__ import annotations
 
@@ -32,11 +33,17 @@ class Alarms(Protocol):
         """Open alarms by kind, stale calibrations by category, alerts that wait."""
 
 
+class Releases(Protocol):
+    def decide(self, now: datetime) -> int:
+        """Judge the engines' releases that run; how many were ended, each with an alarm."""
+
+
 class Watcher:
     """One thread runs it. A service that is away is waited for: what it would have found is found later."""
 
-    def __init__(self, alarms: Alarms, send: Send, *, interval_s: float) -> None:
+    def __init__(self, alarms: Alarms, releases: Releases, send: Send, *, interval_s: float) -> None:
         self._alarms = alarms
+        self._releases = releases
         self._send = send
         self._interval_s = interval_s
         self._looked_s = time.monotonic()
@@ -59,7 +66,7 @@ class Watcher:
         """
         now = datetime.now(UTC)
         published = self._alarms.publish(self._send)
-        raised = self._alarms.find_repeated(now) + self._alarms.find_drift(now)
+        raised = self._releases.decide(now) + self._alarms.find_repeated(now) + self._alarms.find_drift(now)
         published += self._alarms.publish(self._send)
         self._looked_s = time.monotonic()
         if published:
