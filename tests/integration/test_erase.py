@@ -205,6 +205,38 @@ def test_a_job_that_comes_later_is_erased_already(deployment: Deployment) -> Non
     assert [code_of(output) for output in deployment.settle(judged(1, deployment.job("later")))] == ["erased"]
 
 
+def test_what_engines_were_compared_by_is_erased_with_the_job(deployment: Deployment) -> None:
+    deployment.settle(judged(1, deployment.job("a")), judged(2, deployment.job("b")))
+    with deployment.database.begin() as connection:
+        connection.execute(
+            text("""
+            INSERT INTO assay.embedding_spaces (space, dims) VALUES ('s', 1) ON CONFLICT DO NOTHING;
+            INSERT INTO assay.engines (id, name, version, backend, capability, requires, precision, space, digest,
+                key_id, manifest) SELECT v, 'e', v::int, 'any', '', '', 'int8', 's', 'd', 'k', '{}'
+                FROM unnest(ARRAY['1', '2']) AS v;
+            INSERT INTO assay.engine_releases (id, name, candidate, current, mode, share, by, why)
+                VALUES ('00000000-0000-0000-0000-000000000001', 'e', '2', '1', 'shadow', 1, 'ada', 'x')
+        """)
+        )
+        for job in ("a", "b"):
+            values = {"tenant": deployment.tenant, "job": job}
+            connection.execute(
+                text("INSERT INTO assay.engine_golden VALUES (:tenant, :job, 'genuine', 'a', 'x')"), values
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO assay.engine_comparisons (release_id, tenant, job_id, published, current_verdict,"
+                    " current_ms, candidate_error) VALUES ('00000000-0000-0000-0000-000000000001', :tenant, :job,"
+                    " 'current', 'authentic', 1, 'x')"
+                ),
+                values,
+            )
+    done = deployment.erase("b")
+    assert (done.rows["engine_comparisons"], done.rows["engine_golden"]) == (1, 1)
+    assert deployment.left("b") == {}
+    assert deployment.left("a")["engine_comparisons"] == 1
+
+
 def test_a_worker_that_ends_the_job_meanwhile_is_waited_for(deployment: Deployment) -> None:
     """The eraser finds no row, and cannot write its own before the worker's transaction is over."""
     with deployment.database.connect() as worker, ThreadPoolExecutor(1) as pool:
