@@ -31,6 +31,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "worker.settings": (
         "worker.engine_settings",
         "worker.errors",
+        "worker.judgement_settings",
         "worker.production",
         "worker.setting_types",
         "worker.settings",

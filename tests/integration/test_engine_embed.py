@@ -1,4 +1,4 @@
-"""`assay engine embed` through untrained engines, the registry and PostgreSQL: another space's vectors, all or named."""
+"""`assay engine embed` through untrained engines, registry and PostgreSQL: another space's vectors, or what lacks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DID = ("--by", "ada", "--why", "a test")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """Folders: of the engine that serves, of one of other weights and so of another space, and of the key's public half."""
+    """Folders: of the engine that serves, of one of other weights and so of another space, of the key's public half."""
 
     key: Ed25519PrivateKey
     served: Path

@@ -175,8 +175,10 @@ ALARMS = "SELECT kind, tenant, detail, cleared_at IS NOT NULL FROM assay.alarms"
 class TestJudgement:
     def test_a_good_candidate_becomes_current(self, place: Place, release: UUID, engines: tuple[str, str]) -> None:
         place.compare(release, 700)
-        (judged,) = place.judging().judge(NOW)
+        rung: list[str] = []
+        (judged,) = replace(place.judging(), announce=rung.append).judge(NOW)
         assert judged.ending is not None
+        assert rung == [NAME]
         assert place.states() == {1: "previous", 2: "current"}
         assert place.rows(ENDED) == [("promoted", True, JUDGE, "promote")]
         last = place.index.events(engines[1])[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -18,6 +19,10 @@ JUDGE = "assay engine judge"
 _log = structlog.get_logger()
 
 
+def silent(_name: str) -> None:
+    """Announces nothing: workers poll."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedRelease:
     """A release, what was found, and how it ended; `ending` is None where it goes on, or somebody else ended it."""
@@ -29,11 +34,13 @@ class JudgedRelease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseJudging:
-    """Implements worker.watch.Releases. Several may judge at once: a release is ended once."""
+    """Implements worker.watch.Releases. Several may judge at once: a release is ended once. `announce` is told the name
+    of each encoder whose release was ended, so that workers look sooner."""
 
     releases: EngineReleases
     rule: JudgeRule
     outbox: Outbox
+    announce: Callable[[str], object] = silent
 
     def decide(self, now: datetime) -> int:
         """Judge whatever runs; how many releases were ended. Raises ServiceUnavailable."""
@@ -70,6 +77,7 @@ class ReleaseJudging:
         told_of = replace(ending, event=release_alert(release.id, told, raised_at=now))
         if self.releases.end(release, told_of, self.outbox) is None:
             return None
+        self.announce(release.name)
         return told_of
 
 
