@@ -55,7 +55,8 @@ def release(name: Name, as_json: terminal.AsJson = False) -> None:
     if as_json:
         terminal.print_json({**_facts(last), "decision": decision, "releases": len(found)})
         return
-    terminal.print_facts({**_facts(last), "decision": decision.get("decision"), "because": decision.get("why")})
+    word = "would be" if last.decision is None else "decision"
+    terminal.print_facts({**_facts(last), word: decision.get("decision"), "because": decision.get("why")})
     terminal.print_facts(decision.get("counts", {}))
     terminal.print_table(TESTS, _test_rows(decision.get("tests", ())), empty="Nothing was counted for it.")
 
