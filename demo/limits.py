@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.console import Console
 
 from demo.photographs import references
@@ -51,7 +51,7 @@ def by_category(items: Sequence[Item]) -> Mapping[str, list[QualityMeasures]]:
 def _measured(path: Path) -> QualityMeasures:
     """On the square that encoders look at."""
     with Image.open(io.BytesIO(path.read_bytes())) as opened:
-        return measured(resized(opened.convert("RGB"), SIDE_PX))
+        return measured(resized(ImageOps.exif_transpose(opened).convert("RGB"), SIDE_PX))
 
 
 def main() -> None:

@@ -91,7 +91,7 @@ def _render_specimen(task: tuple[Specimen, Path]) -> None:
         shot = render(
             specimen.sku, view, specimen=specimen.specimen, family=specimen.family, strength=specimen.strength
         )
-        _write(folder / _path(specimen, view), jpeg(shot.image))
+        _write(folder / _path(specimen, view), jpeg(shot.image, orientation=shot.orientation))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from schemas.codes import ReasonCode
 
@@ -29,9 +29,9 @@ class Degradation:
 
 
 def degraded(data: bytes, change: Change) -> bytes:
-    """The photograph after `change`, as a JPEG."""
+    """The photograph after `change`, as an upright JPEG."""
     with Image.open(io.BytesIO(data)) as opened:
-        return _jpeg(change(opened.convert("RGB")))
+        return _jpeg(change(ImageOps.exif_transpose(opened).convert("RGB")))
 
 
 def _blurred(share: float) -> Change:

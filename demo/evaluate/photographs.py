@@ -100,7 +100,7 @@ def _write(path: Path, shown: Rendering, *, masked: bool) -> None:
         buffer = io.BytesIO()
         Image.fromarray(shown.mask).save(buffer, "PNG")
         _replace(path.with_suffix(".png"), buffer.getvalue())
-    _replace(path, jpeg(shown.image))
+    _replace(path, jpeg(shown.image, orientation=shown.orientation))
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from demo.evaluate.measure import cells_of
 from demo.evaluate.outcomes import Outcome
@@ -75,7 +75,7 @@ def _row(one: Outcome, view: str, photographs: Path) -> list[Image.Image]:
 
 def _opened(path: Path) -> Image.Image:
     with Image.open(path) as opened:
-        return opened.convert("RGB").resize((CELL, CELL), Image.Resampling.LANCZOS)
+        return ImageOps.exif_transpose(opened).convert("RGB").resize((CELL, CELL), Image.Resampling.LANCZOS)
 
 
 def _laid(probe: Image.Image, grid: Grid) -> Image.Image:

@@ -26,11 +26,15 @@ WHITE_BALANCE = 0.03
 BLUR_PX = (0.25, 0.8)  # at 1024
 NOISE_LEVELS = (0.6, 2.0)  # standard deviation, of 255
 NOISE_ROOM = 256
+ORIENTATIONS = ((1, 0.7), (6, 0.12), (8, 0.1), (3, 0.08))  # EXIF: how the camera was held, and how often
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shot:
-    """The nuisances of a photograph. Lengths are in frames, gains are factors, noise is in 8-bit levels."""
+    """The nuisances of a photograph. Lengths are in frames, gains are factors, noise is in 8-bit levels.
+
+    `orientation` is EXIF's number, for the file: pixels are rendered upright.
+    """
 
     rotation_deg: float
     shift: tuple[float, float]
@@ -44,6 +48,7 @@ class Shot:
     noise_levels: float
     noise_at: tuple[int, int]
     grain_at: tuple[float, float]
+    orientation: int
     backdrop: tuple[float, float, float]
     scuffs: tuple[tuple[float, float, float, float, int], ...]
 
@@ -69,9 +74,15 @@ def shot_of(sku_id: str, view: str, specimen: int) -> Shot:
         noise_levels=float(rng.uniform(*NOISE_LEVELS)),
         noise_at=(int(rng.integers(NOISE_ROOM)), int(rng.integers(NOISE_ROOM))),
         grain_at=(float(rng.random()), float(rng.random())),
+        orientation=_orientation(sku_id, view, specimen),
         backdrop=(backdrop[0], backdrop[1], backdrop[2]),
         scuffs=_scuffs(rng),
     )
+
+
+def _orientation(sku_id: str, view: str, specimen: int) -> int:
+    numbers, shares = zip(*ORIENTATIONS, strict=True)
+    return int(generator("orientation", sku_id, view, specimen).choice(numbers, p=shares))
 
 
 def _pair(rng: np.random.Generator, reach: float) -> tuple[float, float]:

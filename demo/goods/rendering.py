@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, ImageFilter
+from PIL import ExifTags, Image, ImageChops, ImageFilter
 
 from demo.goods.camera import Picture, Shot, exposed, scuff, shot_of, through_lens
 from demo.goods.design import Design, Grain, design_of
@@ -25,15 +25,20 @@ from demo.goods.sheet import Sheet
 from demo.goods.skus import CATEGORIES, Sku
 
 CHANGED_LEVELS = 3  # of 255: a pixel that moved less is put back to the genuine one
+_TURNS = {1: 0, 3: 2, 6: 1, 8: 3}  # quarter turns to the left, which a viewer undoes
 REACH_PX = 2.5  # how far around a change, at 1024, the forged pixels are kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendering:
-    """A photograph, uint8 RGB [size, size, 3], and its changed pixels, bool [size, size]."""
+    """A photograph, uint8 RGB [size, size, 3], and its changed pixels, bool [size, size], both upright.
+
+    `orientation` is the EXIF number that the camera would write: how it was held.
+    """
 
     image: Picture
     mask: npt.NDArray[np.bool_]
+    orientation: int = 1
 
 
 def render(
@@ -53,16 +58,21 @@ def render(
     scene = SCENES[sku.category][view]
     picture = _specimen(scene, genuine, shot, sku, specimen, size)
     if forged == genuine:
-        return Rendering(image=_photograph(picture, shot, size), mask=np.zeros((size, size), np.bool_))
+        unchanged = np.zeros((size, size), np.bool_)
+        return Rendering(image=_photograph(picture, shot, size), mask=unchanged, orientation=shot.orientation)
     changed, mask = _kept(picture, _specimen(scene, forged, shot, sku, specimen, size), size)
     framed = np.asarray(through_lens(mask, shot, size)) > 127
-    return Rendering(image=_photograph(changed, shot, size), mask=framed)
+    return Rendering(image=_photograph(changed, shot, size), mask=framed, orientation=shot.orientation)
 
 
-def jpeg(image: Picture, *, quality: int = 90) -> bytes:
-    """Baseline JPEG of a uint8 RGB image."""
+def jpeg(image: Picture, *, quality: int = 90, orientation: int = 1) -> bytes:
+    """Baseline JPEG of an upright uint8 RGB image, as a camera stores it that was held so (1, 3, 6 or 8 of EXIF)."""
     buffer = io.BytesIO()
-    Image.fromarray(image, "RGB").save(buffer, "JPEG", quality=quality, optimize=False, progressive=False)
+    stored = Image.fromarray(np.rot90(image, _TURNS[orientation]), "RGB")
+    exif = Image.Exif()
+    if orientation != 1:
+        exif[ExifTags.Base.Orientation] = orientation
+    stored.save(buffer, "JPEG", quality=quality, optimize=False, progressive=False, exif=exif)
     return buffer.getvalue()
 
 

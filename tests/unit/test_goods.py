@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
 from demo.goods import (
     CATEGORIES,
@@ -24,6 +24,7 @@ from demo.goods import (
 )
 from demo.goods.design import design_of
 from demo.goods.skus import CATALOGUE_SEEDS, HELDOUT_SEEDS, TRAINING_SEEDS
+from engines.decoder import PillowDecoder
 
 SIZE = 192
 SKUS = tuple(make_sku(category, seed) for category, seed in (("bag", 1000), ("watch", 1001), ("sneaker", 1002)))
@@ -140,6 +141,27 @@ def test_jpegs_are_baseline_and_of_a_photographs_size() -> None:
     assert Image.open(io.BytesIO(data)).size == (1024, 1024)
     assert b"\xff\xc0" in data and b"\xff\xc2" not in data
     assert 60_000 < len(data) < 320_000
+
+
+def test_a_camera_held_otherwise_says_so_in_the_file() -> None:
+    shots = [render(SKUS[0], "logo", specimen=n, size=64) for n in range(1, 41)]
+    assert {shot.orientation for shot in shots} == {1, 3, 6, 8}
+    assert all(
+        shot.orientation == render(SKUS[0], "logo", specimen=n, family="hue", size=64).orientation
+        for n, shot in enumerate(shots[:6], start=1)
+    )
+    upright = shots[0].image.astype(np.int16)
+    decoder = PillowDecoder(64, 1)
+    for orientation in (1, 3, 6, 8):
+        seen = np.asarray(ImageOps.exif_transpose(_opened(jpeg(shots[0].image, orientation=orientation))), np.int16)
+        assert np.abs(seen - upright).mean() < 6  # a turned one is at 20 and more
+        decoded = decoder.decode([jpeg(shots[0].image, orientation=orientation)])[0].result()
+        assert np.abs(decoded.pixels - upright).mean() < 6
+    decoder.close()
+
+
+def _opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
 
 
 @pytest.mark.parametrize(
