@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageChops, ImageFilter
 
 from demo.goods.camera import Picture, Shot, exposed, scuff, shot_of, through_lens
 from demo.goods.design import Design, Grain, design_of
-from demo.goods.families import FAMILIES
+from demo.goods.families import FAMILIES, Family
 from demo.goods.materials import MATERIALS
 from demo.goods.materials.spectrum import TILE
 from demo.goods.scenes import SCENES, Scene
@@ -42,9 +42,9 @@ class Rendering:
 
 
 def render(
-    sku: Sku, view: str, *, specimen: int, family: str | None = None, strength: float = 1.0, size: int = 1024
+    sku: Sku, view: str, *, specimen: int, family: str | Family | None = None, strength: float = 1.0, size: int = 1024
 ) -> Rendering:
-    """Photograph one view of one specimen, genuine or forged.
+    """Photograph one view of one specimen, genuine or forged by a family: one of FAMILIES by name, or any other.
 
     The same arguments give the same pixels in every process. A forged specimen shares every nuisance with the
     genuine one of the same number. Raises ValueError for an unknown view or family, or a size below 64.
@@ -52,8 +52,9 @@ def render(
     _check(sku, view, family, size)
     genuine = design_of(sku.category, sku.seed)
     forged = genuine
-    if family is not None and view in FAMILIES[family].views:
-        forged = FAMILIES[family].forge(genuine, strength)
+    forger = FAMILIES[family] if isinstance(family, str) else family
+    if forger is not None and view in forger.views:
+        forged = forger.forge(genuine, strength)
     shot = shot_of(sku.sku_id, view, specimen)
     scene = SCENES[sku.category][view]
     picture = _specimen(scene, genuine, shot, sku, specimen, size)
@@ -76,10 +77,10 @@ def jpeg(image: Picture, *, quality: int = 90, orientation: int = 1) -> bytes:
     return buffer.getvalue()
 
 
-def _check(sku: Sku, view: str, family: str | None, size: int) -> None:
+def _check(sku: Sku, view: str, family: str | Family | None, size: int) -> None:
     if view not in CATEGORIES[sku.category]:
         raise ValueError(f"view {view!r} is not one of {', '.join(CATEGORIES[sku.category])}")
-    if family is not None and family not in FAMILIES:
+    if isinstance(family, str) and family not in FAMILIES:
         raise ValueError(f"family {family!r} is not one of {', '.join(FAMILIES)}")
     if size < 64:
         raise ValueError(f"size {size} is below 64 pixels")
