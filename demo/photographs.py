@@ -48,10 +48,11 @@ def references(skus: Sequence[Sku]) -> list[Specimen]:
     return [Specimen(sku=sku, specimen=n) for sku in skus for n in REFERENCE_SPECIMENS]
 
 
-def labelled(skus: Sequence[Sku], *, first_specimen: int, genuine: int, forged: int) -> list[Specimen]:
+def labelled(
+    skus: Sequence[Sku], *, first_specimen: int, genuine: int, forged: int, families: Sequence[str] = tuple(FAMILIES)
+) -> list[Specimen]:
     """Genuine and forged specimens of each SKU; forgers take the families in turn, so that every one is met."""
-    families = sorted(FAMILIES)
-    made = []
+    families, made = sorted(families), []
     for turn, sku in enumerate(skus):
         made += [Specimen(sku=sku, specimen=first_specimen + n) for n in range(genuine)]
         for n in range(forged):

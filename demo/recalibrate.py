@@ -1,7 +1,8 @@
 """Fits the demo's score calibration anew: `make demo-recalibrate`.
 
 Rendered specimens of SKUs that are in no training set and not in the demo's catalogue are enrolled and labelled, and go
-through `assay calibrate` as a user's own would. The result is committed beside the encoders it belongs to.
+through `assay calibrate` as a user's own would. Forgeries are of the families that training has seen, so that what is
+said of the others stays honest. The result is committed beside the encoders it belongs to.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rich.progress import Progress
 from demo.goods import Sku, heldout_skus
 from demo.photographs import CALIBRATION_SPECIMENS, Specimen, cache_folder, labelled, photograph, references
 from demo.stand import TENANT, new_stand
+from demo.unseen import SEEN_FAMILIES
 from devstack import Devstack
 from engines.catalogue import MODELS_DIR
 
@@ -30,7 +32,8 @@ def calibration_skus() -> tuple[Sku, ...]:
 
 
 def calibration_set() -> list[Specimen]:
-    return labelled(calibration_skus(), first_specimen=CALIBRATION_SPECIMENS.start, genuine=GENUINE, forged=FORGED)
+    first = CALIBRATION_SPECIMENS.start
+    return labelled(calibration_skus(), first_specimen=first, genuine=GENUINE, forged=FORGED, families=SEEN_FAMILIES)
 
 
 def rendered(title: str, specimens: Sequence[Specimen], console: Console) -> Path:

@@ -32,10 +32,11 @@ from demo.evaluate.measure import (
 from demo.evaluate.outcomes import Outcome, outcomes
 from demo.evaluate.page import render
 from demo.evaluate.photographs import render_all
-from demo.evaluate.plan import UNSEEN_FAMILIES, Plan, first_skus, full, quick
+from demo.evaluate.plan import Plan, first_skus, full, quick
 from demo.evaluate.run import Unanswered, calibration, judged, profiles
 from demo.evaluate.sheets import draw_worst
 from demo.goods import FAMILIES
+from demo.unseen import UNSEEN_FAMILIES
 from devstack import Devstack, DevstackError
 from worker.errors import AssayError
 from worker.observe import configure_logs

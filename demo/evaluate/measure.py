@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from demo.evaluate.degraded import DEGRADATIONS, ROLE_CODES
 from demo.evaluate.outcomes import ASIDE, Outcome, replayed
 from demo.evaluate.photographs import mask_of, touched
-from demo.evaluate.plan import HEADLINE, UNSEEN_FAMILIES
+from demo.evaluate.plan import HEADLINE
 from demo.evaluate.statistics import (
     Doubles,
     Estimate,
@@ -26,6 +26,7 @@ from demo.evaluate.statistics import (
     rate_estimate,
 )
 from demo.goods import FAMILIES
+from demo.unseen import UNSEEN_FAMILIES
 from engines.ranking import roc
 from schemas.codes import ReasonCode, Verdict
 from schemas.verdict import Grid

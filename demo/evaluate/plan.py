@@ -18,8 +18,6 @@ QUICK_SEEDS = range(90_000, 91_000)  # for development and tests, so that nobody
 
 HEADLINE = 1.0
 STRENGTHS = (0.4, 0.7, HEADLINE)
-# Families that no encoder and no calibration has seen. demo/train draws its forgeries from every family of demo.goods.
-UNSEEN_FAMILIES: tuple[str, ...] = ()
 
 Name = Literal["full", "quick"]
 

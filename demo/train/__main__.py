@@ -22,6 +22,7 @@ from engines.architectures import architecture_of, seeded_weights
 from engines.preprocess import Preprocessing, normalised
 
 LOG = logging.getLogger("demo.train")
+INDEX_S, EVAL_S = 60.0, 60.0
 
 
 def main() -> None:
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--init", type=Path, help="begin with these weights (.npz)")
     fit.add_argument("--groups", type=int, help="groups a batch (dry runs)")
     fit.add_argument("--rate", type=float, default=1.0, help="factor on the recipe's learning rate")
+    fit.add_argument("--compile-s", type=float, default=0.0, help="most seconds for compiling; 0: do not")
     fit.add_argument("--weights-only", action="store_true", help="end with the weights; ship them elsewhere")
     fit.set_defaults(run=_fit)
     again = commands.add_parser("ship", help="export and measure weights without torch")
@@ -67,11 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _render(options: Any) -> None:
-    began = time.monotonic()
+    render_set(options.data, "train", range(options.first, options.skus), options.seconds, options.workers)
     if options.eval_skus:
-        render_set(options.data, "eval", range(options.eval_skus), options.seconds / 3, options.workers)
-    left = options.seconds - (time.monotonic() - began)
-    render_set(options.data, "train", range(options.first, options.skus), left, options.workers)
+        render_set(options.data, "eval", range(options.eval_skus), EVAL_S, options.workers)
 
 
 def _fit(options: Any) -> None:
@@ -87,11 +87,12 @@ def _fit(options: Any) -> None:
     module = module_of(architecture)
     if options.init:
         load_weights(module, stored.load(options.init))
-    train = load(options.data, "train")
+    torch.set_float32_matmul_precision("high")
+    _await_index(options.data)
     until = options.until or time.time() + 60 * options.minutes
     checkpoint = options.data / f"{options.family}.checkpoint"
-    recipe = recipe_of(options.family, options.groups, options.rate)
-    run = fit(module, train, recipe, until, checkpoint, device)
+    recipe = recipe_of(options.family, options.groups, options.rate, options.compile_s)
+    run = fit(module, options.data, recipe, until, checkpoint, device)
     LOG.info("trained: %s", run)
     path = options.out / f"{options.family}.weights.npz"
     stored.save(path, weights_of(module))
@@ -102,11 +103,19 @@ def _fit(options: Any) -> None:
     load_weights(module, weights)
     module.eval()
     torch.backends.cudnn.allow_tf32 = False
-    test = load(options.data, "eval")
+    torch.set_float32_matmul_precision("highest")
+    train, test = load(options.data, "train"), load(options.data, "eval")
     exact = _torch_embed(module, device)
     _log_agreement(architecture, weights, exact, np.ascontiguousarray(test.pixels[test.groups[:4], 0]))
     report = ship(architecture, weights, train, test, exact, options.out, _clock(options))
     _told(options, {**report, **{f"run.{n}": v for n, v in run.items()}})
+
+
+def _await_index(root: Path) -> None:
+    """The renderer may have been started a moment ago: wait for its index, however empty."""
+    end = time.time() + INDEX_S
+    while not (root / "train.json").exists() and time.time() < end:
+        time.sleep(0.2)
 
 
 def _torch_embed(module: Any, device: Any) -> Any:

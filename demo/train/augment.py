@@ -36,13 +36,14 @@ def normalised(pixels: Any) -> Any:
     return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
 
 
-def jittered(pixels: Any, masks: Any, place: Any, reach: Reach) -> tuple[Any, Any]:
-    """Jittered normalised images [B,3,S,S] and the share of every patch that is changed [B,S/16,S/16].
+def jittered(pixels: Any, masks: Any, place: Any, places: int, reach: Reach) -> tuple[Any, Any]:
+    """Jittered normalised images [B,3,S,S], channels last in memory, and the share of every patch that is changed
+    [B,S/16,S/16].
 
-    `pixels` uint8 [B,S,S,3], `masks` uint8 [B,S/4,S/4]; images with the same number in `place` [B] share the camera's
-    stand, so that twins stay aligned.
+    `pixels` uint8 [B,S,S,3], `masks` uint8 [B,S/4,S/4]; images with the same number in `place` [B], below `places`,
+    share the camera's stand, so that twins stay aligned.
     """
-    theta = _stands(int(place.max()) + 1, reach, pixels.device)[place]
+    theta = _stands(places, reach, pixels.device)[place]
     images = pixels.float().permute(0, 3, 1, 2)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
@@ -52,7 +53,8 @@ def jittered(pixels: Any, masks: Any, place: Any, reach: Reach) -> tuple[Any, An
     lit = _lit(moved, reach)
     mean = torch.tensor(_RULE.mean, device=lit.device).view(1, 3, 1, 1)
     std = torch.tensor(_RULE.std, device=lit.device).view(1, 3, 1, 1)
-    return (lit - mean) / std, F.avg_pool2d(shares, _CELL).squeeze(1)
+    images = ((lit - mean) / std).contiguous(memory_format=torch.channels_last)
+    return images, F.avg_pool2d(shares, _CELL).squeeze(1)
 
 
 def _stands(count: int, reach: Reach, device: Any) -> Any:

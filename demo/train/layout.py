@@ -64,7 +64,8 @@ VIEWS_A_SKU = len(next(iter(CATEGORIES.values())))
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
     """Rendered groups. `pixels` uint8 [G,K,448,448,3], `masks` uint8 [G,K,112,112] (255 where changed), memory-mapped;
-    `finished` the SKU numbers whose groups are complete; `families` the names of each group's forgeries, [G][2]."""
+    `finished` the SKU numbers whose groups are complete, more of them later unless `complete`; `families` the names of
+    each group's forgeries, [G][2]."""
 
     plan: Plan
     pixels_file: Path
@@ -72,6 +73,7 @@ class Dataset:
     masks: NDArray[np.uint8]
     finished: tuple[int, ...]
     families: tuple[tuple[str, ...], ...]
+    complete: bool = True
 
     @property
     def groups(self) -> NDArray[np.int64]:
@@ -88,7 +90,7 @@ def arrays(root: Path, kind: Kind, skus: int, mode: Literal["r", "r+", "w+"]) ->
 
 
 def load(root: Path, kind: Kind) -> Dataset:
-    """A rendered set; raises FileNotFoundError when it was not rendered."""
+    """A set as far as it is rendered; raises FileNotFoundError when that was not begun."""
     index = json.loads((root / f"{kind}.json").read_text())
     pixels, masks = arrays(root, kind, index["skus"], "r")
     return Dataset(
@@ -98,11 +100,14 @@ def load(root: Path, kind: Kind) -> Dataset:
         masks=masks,
         finished=tuple(sorted(index["finished"])),
         families=tuple(tuple(f) for f in index["families"]),
+        complete=index["complete"],
     )
 
 
-def save_index(root: Path, kind: Kind, skus: int, finished: list[int], families: list[list[str]]) -> None:
-    """Mark a set as rendered; without this file it does not count."""
+def save_index(
+    root: Path, kind: Kind, skus: int, finished: list[int], families: list[list[str]], *, complete: bool
+) -> None:
+    """Say how far a set is rendered; what this file does not name does not count."""
     part = root / f"{kind}.json.part"
-    part.write_text(json.dumps({"skus": skus, "finished": finished, "families": families}))
+    part.write_text(json.dumps({"skus": skus, "finished": finished, "families": families, "complete": complete}))
     part.replace(root / f"{kind}.json")

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.train.layout import VIEWS_A_SKU, Dataset
+from demo.unseen import SEEN_FAMILIES, UNSEEN_FAMILIES
 from engines.ranking import auc
 
 Embeddings = NDArray[np.float32]
@@ -34,8 +35,9 @@ def recall_at_1(embeddings: Embeddings, groups: NDArray[np.int64], known: NDArra
 
 
 def forgery_auc(embeddings: Embeddings, data: Dataset, known: NDArray[np.bool_]) -> dict[str, float]:
-    """Area under the ROC curve of the similarity to two references, genuine probes against forgeries: per family and
-    `all`. Forgeries that change no pixel are left out."""
+    """Area under the ROC curve of the similarity to two references, genuine probes against forgeries: per family, of
+    the families that training has `seen`, of the `unseen` ones, and of `all`. Forgeries that change no pixel are left
+    out."""
     groups = data.groups
     best = np.einsum("gpd,grd->gpr", embeddings, embeddings[:, _REFERENCES]).max(-1)
     usable = known[:, _REFERENCES].all(1)
@@ -45,8 +47,9 @@ def forgery_auc(embeddings: Embeddings, data: Dataset, known: NDArray[np.bool_])
         seen = data.masks[groups, place].reshape(len(groups), -1).max(1) > 127
         for row in np.flatnonzero(usable & known[:, place] & seen):
             scores.setdefault(data.families[groups[row]][number], []).append(float(best[row, place]))
-    every = [s for family in scores.values() for s in family]
-    return {"all": auc(genuine, every), **{f: auc(genuine, s) for f, s in sorted(scores.items())}}
+    groupings = {"all": tuple(scores), "seen": SEEN_FAMILIES, "unseen": UNSEEN_FAMILIES}
+    together = {name: [s for f in families for s in scores.get(f, [])] for name, families in groupings.items()}
+    return {name: auc(genuine, found) for name, found in (*together.items(), *sorted(scores.items()))}
 
 
 def deviation_auc(patches: NDArray[np.float32], masks: NDArray[np.uint8], window: int = 4) -> float:

@@ -16,31 +16,40 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from demo.goods import CATEGORIES, FAMILIES, Sku, heldout_skus, jpeg, render, training_skus
+from demo.goods import CATEGORIES, FAMILIES, Family, Sku, heldout_skus, jpeg, render, training_skus
 from demo.train.layout import MASK_SIDE, PLANS, RENDER_SIDE, SIDE, VIEWS_A_SKU, Kind, arrays, load, save_index
+from demo.train.near import NEAR_MISSES
+from demo.unseen import SEEN_FAMILIES
 from engines.preprocess import resized
 
 LOG = logging.getLogger(__name__)
 
 _EVAL_STRENGTH = 0.8
-_TRAIN_STRENGTHS = (0.5, 1.0)  # weaker ones cannot be told from the camera's own colours
+_TRAIN_STRENGTHS = (0.35, 1.0)  # weaker ones cannot be told from the camera's own colours
+_NEAR_SHARE = 0.5  # of the groups in which another family shows: the second forgery is a near miss all the same
+_TOLD_EACH = 8  # SKUs
 
 
 def render_set(root: Path, kind: Kind, numbers: range, seconds: float, workers: int) -> int:
-    """Render the SKUs of these numbers, unless the set is there already; gives the number of finished SKUs."""
-    if (root / f"{kind}.json").exists():
+    """Render the SKUs of these numbers, unless the set is there already; gives the number of finished SKUs.
+
+    The index is written anew after every few SKUs, so that training can begin on them."""
+    if (root / f"{kind}.json").exists() and load(root, kind).complete:
         return len(load(root, kind).finished)
     root.mkdir(parents=True, exist_ok=True)
     skus = numbers.stop
     arrays(root, kind, skus, "w+")
     began = time.monotonic()
-    finished = []
+    finished: list[int] = []
+    families = [[family.name for family in _families(kind, g)] for g in range(skus * VIEWS_A_SKU)]
+    save_index(root, kind, skus, finished, families, complete=False)
     for number in _finished_skus(root, kind, numbers, began + seconds, workers):
         finished.append(number)
-        if len(finished) % 50 == 0:
+        if len(finished) % _TOLD_EACH == 0:
+            save_index(root, kind, skus, finished, families, complete=False)
+        if len(finished) % (8 * _TOLD_EACH) == 0:
             LOG.info("%s: %d SKUs in %.0f s", kind, len(finished), time.monotonic() - began)
-    families = [list(_families(kind, g)) for g in range(skus * VIEWS_A_SKU)]
-    save_index(root, kind, skus, finished, families)
+    save_index(root, kind, skus, finished, families, complete=True)
     LOG.info("%s: %d of %d SKUs in %.0f s", kind, len(finished), len(numbers), time.monotonic() - began)
     return len(finished)
 
@@ -96,14 +105,21 @@ def _render_group(sku: Sku, view: str, kind: Kind, group: int) -> tuple[NDArray[
     return pixels, masks
 
 
-def _families(kind: Kind, group: int) -> tuple[str, str]:
-    """Two different forgery families that show in a group's view."""
+def _families(kind: Kind, group: int) -> tuple[Family, Family]:
+    """The forgers of a group. In an evaluation two families that show in its view, seen or not; in training a seen one
+    and another, or a near miss."""
     sku, place = divmod(group, VIEWS_A_SKU)
     view = tuple(next(iter(CATEGORIES.values())))[place]
-    fitting = [name for name, family in FAMILIES.items() if view in family.views]
     rng = np.random.Generator(np.random.PCG64([7, sku, place, kind == "eval"]))
-    first, second = rng.permutation(len(fitting))[:2]
-    return fitting[first], fitting[second]
+    fitting = [
+        FAMILIES[name] for name in (FAMILIES if kind == "eval" else SEEN_FAMILIES) if view in FAMILIES[name].views
+    ]
+    chosen = [fitting[i] for i in rng.permutation(len(fitting))[:2]]
+    if kind == "eval":
+        return chosen[0], chosen[1]
+    near = [family for family in NEAR_MISSES if view in family.views]
+    other = near[int(rng.integers(len(near)))]
+    return chosen[0], other if len(chosen) < 2 or rng.random() < _NEAR_SHARE else chosen[1]
 
 
 def _square(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from demo.train import measure
 from demo.train.layout import RESERVED_SKUS, VIEWS_A_SKU, Dataset
+from demo.unseen import UNSEEN_FAMILIES
 from engines.architectures import Architecture, Weights
 from engines.calibration import Method
 from engines.export import ExportedEngine, Observed, export_int8, observed
@@ -138,6 +139,7 @@ def _run_blocks(engine: ExportedEngine, blocks: Iterator[Pixels], clock: Clock) 
 def _write(engine: ExportedEngine, out: Path, report: dict[str, float]) -> None:
     """The unsigned engine; `publish` signs it where the key is."""
     told = {n: v for n, v in report.items() if np.isfinite(v)}
+    told |= {f"kept_from_training.{family}": 1.0 for family in UNSEEN_FAMILIES}
     manifest: EngineManifest = dataclasses.replace(engine.manifest, report=tuple(sorted(told.items())))
     out.mkdir(parents=True, exist_ok=True)
     model_path(out, manifest.name).write_bytes(engine.model)

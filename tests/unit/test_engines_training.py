@@ -37,7 +37,7 @@ def small_eval(skus: int = 3) -> tuple[Dataset, NDArray[np.float32]]:
         pixels=np.zeros((count, len(plan.slots), 1, 1, 3), np.uint8),
         masks=np.full((count, len(plan.slots), 112, 112), 255, np.uint8),
         finished=tuple(range(skus)),
-        families=tuple(("hue", "type_weight") for _ in range(count)),
+        families=tuple(("hue", "grain_scale" if i % 2 else "type_weight") for i in range(count)),
     )
     embeddings = np.zeros((count, len(plan.slots), 2 * count), np.float32)
     for group in range(count):
@@ -52,7 +52,10 @@ def test_perfect_embeddings_measure_as_perfect() -> None:
     known = np.ones(embeddings.shape[:2], bool)
     recall, asked = measure.recall_at_1(embeddings, data.groups, known)
     assert (recall, asked) == (1.0, 3 * VIEWS_A_SKU * 3)
-    assert measure.forgery_auc(embeddings, data, known) == {"all": 1.0, "hue": 1.0, "type_weight": 1.0}
+    assert measure.forgery_auc(embeddings, data, known) == {
+        **dict.fromkeys(("all", "seen", "hue", "type_weight", "grain_scale"), 1.0),
+        "unseen": 1.0,
+    }
 
 
 def test_swapped_skus_are_not_found_again() -> None:

@@ -24,16 +24,17 @@ from demo.evaluate.jobs import Case
 from demo.evaluate.outcomes import Outcome, outcomes, replayed
 from demo.evaluate.page import render
 from demo.evaluate.photographs import photograph_of, touched
-from demo.evaluate.plan import FULL_SEEDS, HEADLINE, QUICK_SEEDS, UNSEEN_FAMILIES, at, first_skus, full, quick
+from demo.evaluate.plan import FULL_SEEDS, HEADLINE, QUICK_SEEDS, at, first_skus, full, quick
 from demo.evaluate.run import Judged
 from demo.evaluate.statistics import auc, auc_estimate, dilated, permuted_auc, pointed, rate_estimate
 from demo.goods import FAMILIES, catalogue, heldout_skus, jpeg, make_sku
 from demo.goods.skus import CATALOGUE_SEEDS, HELDOUT_SEEDS, TRAINING_SEEDS
 from demo.limits import limits_of
 from demo.photographs import CALIBRATION_SPECIMENS, Specimen
-from demo.recalibrate import calibration_skus
+from demo.recalibrate import calibration_set, calibration_skus
 from demo.scenario import UNKNOWN_SKUS
 from demo.train.renders import _families
+from demo.unseen import SEEN_FAMILIES, UNSEEN_FAMILIES
 from engines.quality import measured
 from engines.ranking import roc
 from schemas.codes import ReasonCode, Verdict
@@ -166,8 +167,9 @@ def test_the_evaluations_seeds_are_used_for_nothing_else() -> None:
 
 
 def test_families_said_to_be_unseen_are_those_that_training_never_draws() -> None:
-    drawn = {family for group in range(1_200) for family in _families("train", group)}
+    drawn = {family.name for group in range(1_200) for family in _families("train", group)}
     assert set(FAMILIES) - drawn == set(UNSEEN_FAMILIES)
+    assert {specimen.family for specimen in calibration_set()} - {None} == set(SEEN_FAMILIES)
 
 
 def test_a_weaker_forgery_shares_only_what_it_does_not_touch(tmp_path: Path) -> None:
