@@ -35,6 +35,7 @@ from demo.evaluate.photographs import render_all
 from demo.evaluate.plan import Plan, first_skus, full, quick
 from demo.evaluate.run import Unanswered, calibration, judged, profiles
 from demo.evaluate.sheets import draw_worst
+from demo.evaluate.untrained import untrained
 from demo.goods import FAMILIES
 from demo.unseen import UNSEEN_FAMILIES
 from devstack import Devstack, DevstackError
@@ -131,7 +132,11 @@ def figures(plan: Plan, found: list[Outcome], folder: Path) -> Figures:
         "reliability": reliability(taken),
         "pointing": pointing(taken, folder),
         "gate": gate(found),
-        "controls": {**controls(taken), "labels_shuffled": shuffled(taken), "untrained_encoder": None},
+        "controls": {
+            **controls(taken),
+            "labels_shuffled": shuffled(taken),
+            "untrained_encoder": untrained(plan, folder),
+        },
     }
 
 

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
 # Train the families side by side within one run of a GPU host, while their photographs are still being rendered.
-# What the run says goes to $LOGS/train.log, which ends with `done`; what it made to $OUT, at most 8 files, each under
+# What the run says goes to $LOGS/train.log, which ends with `done`; what it made to $RESULTS, at most 8 files, each under
 # 16 MiB, laid out again as each family is finished. A second run on the same machine finds the renders and goes on from
 # the checkpoints; on another machine INIT goes on from the weights.
-#   OUT        folder for what comes of it (/tmp/assay-trained)
+#   RESULTS    folder for what comes of it (/tmp/assay-trained)
 #   LOGS       folder for the log (/tmp/assay-train-logs)
 #   BUDGET     seconds for everything (560)
 #   FAMILIES   what to train ("resnet18 vit_tiny16")
 #   RENDER_S   most seconds for rendering the training SKUs (230)
-#   SKUS       most training SKUs (1200; fewer where there is no room: 29 MB each)
+#   SKUS       most training SKUs (1100; fewer where there is no room: 29 MB each)
 #   SHARES     when each family's training ends, in per cent of BUDGET ("resnet18=78 vit_tiny16=84")
-#   COMPILE_S  most seconds for compiling a family's step (110; 0: do not)
+#   COMPILE_S  most seconds for compiling a family's step (90; 0: do not)
 #   INIT       a folder with FAMILY.weights.npz of an earlier run to begin with
 set -u
 begun=$(date +%s)
 budget=${BUDGET:-560}
 families=${FAMILIES:-resnet18 vit_tiny16}
-out=${OUT:-/tmp/assay-trained}
+out=${RESULTS:-/tmp/assay-trained}
 logs=${LOGS:-/tmp/assay-train-logs}
 mkdir -p "$out" "$logs"
 rm -f "$logs/done"
@@ -27,11 +27,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 sku_kb=29600
 room_of() { df --output=avail -k "$1" 2>/dev/null | tail -1; }
 place=/dev/shm
-[ "$(room_of /dev/shm)" -gt $((1200 * sku_kb + 8000000)) ] 2>/dev/null || place=/tmp
+[ "$(room_of /dev/shm)" -gt $((1100 * sku_kb + 8000000)) ] 2>/dev/null || place=/tmp
 data=${DATA:-$place/assay-train}
 mkdir -p "$data"
 most=$((($(room_of "$data") - 6000000) / sku_kb))
-skus=${SKUS:-1200}
+skus=${SKUS:-1100}
 [ "$skus" -gt "$most" ] && skus=$most
 work=$data/out
 mkdir -p "$work"
@@ -44,7 +44,7 @@ echo "$cores cores, $skus SKUs in $data, $(free -g | awk '/Mem/{print $2 " GB of
 nvidia-smi --query-gpu=name,memory.total,memory.used --format=csv,noheader 2>/dev/null
 
 nice -n 10 "$python" -m demo.train render --data "$data" --skus "$skus" --eval-skus "${EVAL_SKUS:-120}" \
-  --seconds "${RENDER_S:-230}" --workers "$cores" > >(sed -u "s/^/[render] /") 2>&1 &
+  --seconds "${RENDER_S:-230}" --workers "$((cores > 6 ? cores - 4 : cores))" > >(sed -u "s/^/[render] /") 2>&1 &
 renderer=$!
 
 finish=$((begun + budget * 96 / 100))
@@ -56,7 +56,7 @@ for family in $families; do
   init=()
   [ -n "${INIT:-}" ] && init=(--init "$INIT/$family.weights.npz")
   "$python" -m demo.train fit --family "$family" --data "$data" --out "$work" --threads "$threads" \
-    --compile-s "${COMPILE_S:-110}" --until $((begun + budget * share / 100)) --finish "$finish" \
+    --compile-s "${COMPILE_S:-90}" --until $((begun + budget * share / 100)) --finish "$finish" \
     ${init[@]+"${init[@]}"} ${FIT_ARGS:-} > >(sed -u "s/^/[$family] /") 2>&1 &
   pids+=($!)
 done

@@ -28,15 +28,15 @@ class Store:
     for the one reader. `stop` ends the writer.
     """
 
-    def __init__(self, root: Path, device: Any, capacity: int | None = None) -> None:
+    def __init__(self, root: Path, device: Any) -> None:
         data = load(root, "train")
-        skus = min(data.pixels.shape[0] // VIEWS_A_SKU, capacity or data.pixels.shape[0])
         self.plan, self._root, self._device = data.plan, root, device
-        self.pixels = torch.empty((skus * VIEWS_A_SKU, *data.pixels.shape[1:]), dtype=torch.uint8, device=device)
-        self.masks = torch.empty((skus * VIEWS_A_SKU, *data.masks.shape[1:]), dtype=torch.uint8, device=device)
-        self.designs = torch.zeros((skus * VIEWS_A_SKU, len(data.plan.slots)), dtype=torch.int64, device=device)
+        self.pixels = torch.empty(data.pixels.shape, dtype=torch.uint8, device=device)
+        self.masks = torch.empty(data.masks.shape, dtype=torch.uint8, device=device)
+        self.designs = torch.zeros(data.pixels.shape[:2], dtype=torch.int64, device=device)
         self._known: list[int] = []  # SKU numbers in the order of their places
-        self._by_kind: dict[int, list[int]] = {}
+        # all keys from the start: a dictionary that grows cannot be read by another thread
+        self._by_kind: dict[int, list[int]] = {kind: [] for kind in range(len(CATEGORIES) * VIEWS_A_SKU)}
         self._ended = threading.Event()
         self._pinned = device.type == "cuda"
         self._part = torch.empty((VIEWS_A_SKU, *data.pixels.shape[1:]), dtype=torch.uint8, pin_memory=self._pinned)
@@ -50,7 +50,7 @@ class Store:
         return sum(len(found) >= each for found in self._by_kind.values()) >= kinds
 
     def follow(self) -> threading.Thread:
-        """Copy what is rendered, now and later, until the set is complete or full."""
+        """Copy what is rendered, now and later, until the set is complete."""
         thread = threading.Thread(target=self._follow, name="store", daemon=True)
         thread.start()
         return thread
@@ -72,8 +72,7 @@ class Store:
         stream = torch.cuda.Stream(self._device) if self._pinned else None
         while not self._ended.is_set():
             data = load(self._root, "train")
-            fresh = [n for n in data.finished if n >= RESERVED_SKUS and n not in set(self._known)]
-            for number in fresh[: len(self.pixels) // VIEWS_A_SKU - len(self._known)]:
+            for number in sorted({n for n in data.finished if n >= RESERVED_SKUS} - set(self._known)):
                 if self._ended.is_set():
                     return
                 if stream is None:
@@ -81,7 +80,7 @@ class Store:
                 else:
                     with torch.cuda.stream(stream):
                         self._copy(data, number)
-            if data.complete or self.groups == len(self.pixels):
+            if data.complete:
                 LOG.info("%d groups on the device, all there are", self.groups)
                 return
             time.sleep(_POLL_S)
@@ -102,7 +101,7 @@ class Store:
             torch.cuda.current_stream().synchronize()
         for view in range(VIEWS_A_SKU):
             kind = number % len(CATEGORIES) * VIEWS_A_SKU + view
-            self._by_kind.setdefault(kind, []).append(place + view)
+            self._by_kind[kind].append(place + view)
         self._known.append(number)
 
     def _designs(self, masks: Any, place: int) -> Any:

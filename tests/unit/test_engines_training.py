@@ -10,9 +10,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from demo.goods import CATEGORIES, FAMILIES
+from demo.goods import CATEGORIES, FAMILIES, Family, training_skus
+from demo.goods.design import design_of
 from demo.train import measure, weights
-from demo.train.layout import PLANS, VIEWS_A_SKU, Dataset, load
+from demo.train.layout import PLANS, VIEWS_A_SKU, Dataset, arrays, load, save_index
+from demo.train.near import NEAR_MISSES
 from demo.train.publish import publish_all
 from demo.train.renders import render_set
 from engines.catalogue import open_runner, read_engine, shipped_keys
@@ -104,6 +106,26 @@ def test_rendered_sets_hold_what_the_index_says(tmp_path: Path) -> None:
         assert data.masks[:, genuine].max() == 0
         assert (data.pixels[:, genuine] != data.pixels[:, forged]).any()
     assert render_set(tmp_path, "eval", range(1), seconds=60, workers=1) == 1
+
+
+def test_a_set_that_is_half_rendered_names_what_is_there(tmp_path: Path) -> None:
+    arrays(tmp_path, "train", 2, "w+")
+    save_index(tmp_path, "train", 2, [1], [["hue", "near_row"]] * 12, complete=False)
+    data = load(tmp_path, "train")
+    assert not data.complete
+    assert data.groups.tolist() == list(range(VIEWS_A_SKU, 2 * VIEWS_A_SKU))
+
+
+@pytest.mark.parametrize("miss", NEAR_MISSES, ids=lambda miss: miss.name)
+def test_near_misses_change_a_detail_and_never_an_unseen_familys(miss: Family) -> None:
+    assert all(set(miss.views) <= set(views) for views in CATEGORIES.values())
+    for sku in training_skus(12):
+        design = design_of(sku.category, sku.seed)
+        assert miss.forge(design, 0.0) == design
+        changed = miss.forge(design, 1.0)
+        assert changed != design
+        kept = (changed.grain, changed.weave, changed.engraving, changed.serial)
+        assert kept == (design.grain, design.weave, design.engraving, design.serial)
 
 
 def test_weights_round_trip(tmp_path: Path) -> None:
