@@ -30,9 +30,9 @@ place=/dev/shm
 [ "$(room_of /dev/shm)" -gt $((1100 * sku_kb + 8000000)) ] 2>/dev/null || place=/tmp
 data=${DATA:-$place/assay-train}
 mkdir -p "$data"
-most=$((($(room_of "$data") - 6000000) / sku_kb))
 skus=${SKUS:-1100}
-[ "$skus" -gt "$most" ] && skus=$most
+room=$(room_of "$data")
+[ -n "$room" ] && [ "$skus" -gt $(((room - 6000000) / sku_kb)) ] && skus=$(((room - 6000000) / sku_kb))
 work=$data/out
 mkdir -p "$work"
 python=${PYTHON:-python3}
