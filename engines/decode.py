@@ -27,7 +27,7 @@ _OTHER_MAGIC: Final = ((0, b"GIF8"), (0, b"BM"), (0, b"II*\0"), (0, b"MM\0*"), (
 _STRIP_ROWS: Final = 256
 _MAX_PROFILE_BYTES: Final = 4 << 20
 _ORIENTATION: Final = 0x0112
-_TURNS: Final[dict[object, Image.Transpose]] = {
+TURNS: Final[dict[object, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -36,7 +36,7 @@ _TURNS: Final[dict[object, Image.Transpose]] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SWAPPING: Final = frozenset(_TURNS[o] for o in (5, 6, 7, 8))
+_SWAPPING: Final = frozenset(TURNS[o] for o in (5, 6, 7, 8))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ def _square(
             least = size * 8 // 7  # with no resize left to do, the square would be sharper than the rule has it
             opened.draft("RGB", (least, least))
         known = container.kind == "JPEG" and container.regular
-        turn = _TURNS.get(container.orientation) if known else _turn(opened)
+        turn = TURNS.get(container.orientation) if known else _turn(opened)
         square = _srgb(resized(_plain(opened), size), opened.info.get("icc_profile"))
     # the cut is centred, so that turning the small square is turning the photograph
     swapped = turn in _SWAPPING
@@ -174,7 +174,7 @@ def _square(
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """The EXIF orientation as a transposition; metadata that cannot be read turns nothing."""
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION))
+        return TURNS.get(image.getexif().get(_ORIENTATION))
     except Exception:  # hostile EXIF must not sink a good photograph
         return None
 

@@ -4,7 +4,7 @@ All are measured on the S px square, so that thresholds do not depend on the cam
 from __future__ import annotations
 
 import dataclasses
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,8 @@ from PIL import Image
 
 _DARK: Final = 5  # levels
 _BRIGHT: Final = 250
-_BLOCK: Final = 8  # px
-_HASH_SIDE: Final = 32
+BLOCK: Final = 8  # px
+HASH_SIDE: Final = 32
 _HASH_LOW: Final = 8
 
 
@@ -35,19 +35,26 @@ class QualityMeasures:
 def measured(square: Image.Image) -> QualityMeasures:
     """Measures of an RGB square."""
     grey = square.convert("L")
-    counts = np.array(grey.histogram(), np.float64)
-    levels = np.arange(256)
-    total = counts.sum()
-    mean = float(counts @ levels / total)
-    spread = float(counts @ (levels - mean) ** 2 / total) ** 0.5
-    return QualityMeasures(
-        sharpness=_sharpness(np.asarray(grey)),
-        brightness=mean / 255.0,
-        clipped_low=float(counts[:_DARK].sum() / total),
-        clipped_high=float(counts[_BRIGHT:].sum() / total),
-        glare=_glare(np.asarray(square)),
-        contrast=spread / 255.0,
+    (measures,) = measures_from(
+        np.array([grey.histogram()]), np.array([_sharpness(np.asarray(grey))]), _burnt(np.asarray(square))[None]
     )
+    return measures
+
+
+def measures_from(
+    counts: NDArray[np.integer[Any]], sharpness: NDArray[np.floating[Any]], burnt: NDArray[np.bool_]
+) -> list[QualityMeasures]:
+    """Measures of n squares, from how often each grey level occurs [n,256], the variances of their Laplacians [n], and
+    which of their 8 px blocks [n,b,b] are burnt out."""
+    levels = np.arange(256)
+    total = counts.sum(axis=1)
+    mean = counts @ levels / total
+    spread = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(axis=1) / total)
+    columns = (
+        sharpness, mean / 255.0, counts[:, :_DARK].sum(axis=1) / total, counts[:, _BRIGHT:].sum(axis=1) / total,
+        _glare(burnt), spread / 255.0,
+    )  # fmt: skip
+    return [QualityMeasures(**dict(zip(_NAMES, row, strict=True))) for row in np.stack(columns, axis=1).tolist()]
 
 
 def _sharpness(grey: NDArray[np.uint8]) -> float:
@@ -56,33 +63,42 @@ def _sharpness(grey: NDArray[np.uint8]) -> float:
     return float(laplacian.var(dtype=np.float32))
 
 
-def _glare(pixels: NDArray[np.uint8]) -> float:
-    side = pixels.shape[0] // _BLOCK * _BLOCK
+def _burnt(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    side = pixels.shape[0] // BLOCK * BLOCK
     # one pass over bytes: a block is burnt out when its darkest byte is
-    rows = pixels[:side, :side].reshape(side // _BLOCK, _BLOCK, side * 3).min(axis=1)
-    burnt = rows.reshape(side // _BLOCK, side // _BLOCK, _BLOCK * 3).min(axis=2) >= _BRIGHT
+    rows = pixels[:side, :side].reshape(side // BLOCK, BLOCK, side * 3).min(axis=1)
+    return np.asarray(rows.reshape(side // BLOCK, side // BLOCK, BLOCK * 3).min(axis=2) >= _BRIGHT)
+
+
+def _glare(burnt: NDArray[np.bool_]) -> NDArray[np.float64]:
     if not burnt.any():
-        return 0.0
+        return np.zeros(len(burnt))
     joined = np.zeros_like(burnt)
-    for axis in (0, 1):
+    for axis in (1, 2):
         joined |= np.logical_and.accumulate(burnt, axis=axis)
         joined |= np.flip(np.logical_and.accumulate(np.flip(burnt, axis), axis=axis), axis)
-    return float((burnt & ~joined).mean())
+    return np.asarray((burnt & ~joined).mean(axis=(1, 2)))
 
 
 def perceptual_hash(square: Image.Image) -> int:
     """64 bits, as an unsigned integer: the signs of the 8x8 lowest DCT frequencies against their median. Near copies
     (recompressed, resized) differ in few bits."""
-    small = square.convert("L").resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BOX)
-    grey = np.asarray(small, np.float32)
-    low = (_DCT @ grey @ _DCT.T).ravel()
-    bits = low > np.median(low[1:])
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+    small = square.convert("L").resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BOX)
+    (found,) = hashes_from(np.asarray(small)[None])
+    return found
+
+
+def hashes_from(small: NDArray[np.uint8]) -> list[int]:
+    """Perceptual hashes of squares that were shrunk to grey [n,32,32]."""
+    low = (_DCT @ small.astype(np.float32) @ _DCT.T).reshape(len(small), -1)
+    bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
+    return [int.from_bytes(row.tobytes(), "big") for row in np.packbits(bits, axis=1)]
 
 
 def _dct_rows() -> NDArray[np.float32]:
-    place = np.arange(_HASH_SIDE) + 0.5
-    return np.cos(np.pi / _HASH_SIDE * np.outer(np.arange(_HASH_LOW), place)).astype(np.float32)
+    place = np.arange(HASH_SIDE) + 0.5
+    return np.cos(np.pi / HASH_SIDE * np.outer(np.arange(_HASH_LOW), place)).astype(np.float32)
 
 
 _DCT: Final = _dct_rows()
+_NAMES: Final = tuple(field.name for field in dataclasses.fields(QualityMeasures))
