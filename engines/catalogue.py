@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from engines import golden
 from engines.decode import DecodeLimits
 from engines.decoder import PillowDecoder
 from engines.errors import EngineRefused, RefusalCode
 from engines.gpu.device import Device
-from engines.gpu.plans import PlanFolder
+from engines.gpu.encoder import GpuOptions
+from engines.gpu.opened import Gpu
+from engines.gpu.session import DeviceSession
 from engines.gpu.tensorrt_runner import TensorRtRunner
 from engines.keyring import read_keys
 from engines.machine import this_machine
@@ -40,20 +42,6 @@ class VerifiedEngine:
     manifest: EngineManifest
     model: bytes
     golden: bytes
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Gpu:
-    """What TensorRT's runners share: the device, and the folder of plans that were built for it."""
-
-    device: Device
-    plans: PlanFolder
-
-    @classmethod
-    def opened(cls, plans_dir: Path | None = None) -> Self:
-        """The first GPU; plans are kept in `plans_dir`, by default among the user's caches. Raises EngineRefused."""
-        plans = PlanFolder(plans_dir or Path.home() / ".cache" / "assay" / "plans")
-        return cls(device=Device(), plans=plans)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,32 +123,29 @@ def open_runner(
     """Load, warm and self-test an engine. `auto` takes OpenVINO where it is installed. `gpu` is needed for tensorrt,
     and may serve many runners. Raises EngineRefused."""
     try:
-        runner = _runner(engine, chosen_backend(backend), threads, gpu)
+        return _opened_runner(engine, chosen_backend(backend), threads, gpu)
     except EngineRefused:
         raise
     except Exception as error:  # each backend has its own tree of errors, and here each means the same
         fix = "build the engine again with this version's tools"
         message = f"{engine.manifest.name} does not load on {chosen_backend(backend)}: {error}"
         raise EngineRefused(RefusalCode.OUTPUTS_UNEXPECTED, message, fix) from error
+
+
+def _opened_runner(engine: VerifiedEngine, backend: Backend, threads: int | None, gpu: Gpu | None) -> Runner:
+    if backend == "tensorrt":
+        if gpu is None:
+            fix = "open the runner with a Gpu, as load_session does"
+            raise EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, "tensorrt was given no GPU", fix)
+        return gpu.runner(engine.model, engine.manifest, engine.golden)
+    kind = OpenVinoRunner if backend == "openvino" else OnnxRuntimeRunner
+    runner = kind(engine.model, engine.manifest, threads)
     try:
         golden.self_test(runner, engine.golden)
     except BaseException:
         runner.close()
         raise
     return runner
-
-
-def _runner(engine: VerifiedEngine, backend: Backend, threads: int | None, gpu: Gpu | None) -> Runner:
-    match backend:
-        case "openvino":
-            return OpenVinoRunner(engine.model, engine.manifest, threads)
-        case "onnxruntime":
-            return OnnxRuntimeRunner(engine.model, engine.manifest, threads)
-        case "tensorrt":
-            if gpu is None:
-                fix = "open the runner with a Gpu, as load_session does"
-                raise EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, "tensorrt was given no GPU", fix)
-            return TensorRtRunner(engine.model, engine.manifest, gpu.device, gpu.plans)
 
 
 def chosen_backend(backend: BackendChoice) -> Backend:
@@ -181,6 +166,7 @@ class SessionOptions:
     limits: DecodeLimits | None = None
     reduced_decode: bool = True
     deadline_s: float | None = None
+    gpu: GpuOptions = GpuOptions()  # noqa: RUF009 (a frozen value)
 
 
 def load_session(
@@ -215,17 +201,23 @@ def open_session(
         fix = "load encoders that look at one size, at least one of them"
         raise EngineRefused(RefusalCode.ENCODER_UNKNOWN, f"encoders of {len(sizes)} sizes: {sorted(sizes)}", fix)
     with ExitStack() as undo:
-        gpu = Gpu.opened(chosen.plans_dir) if chosen_backend(backend) == "tensorrt" else None
-        if gpu is not None:
-            undo.callback(gpu.device.close)
+        gpu = None
+        if chosen_backend(backend) == "tensorrt":
+            gpu = Gpu.opened(chosen.plans_dir, chosen.gpu, chosen.limits)
+            undo.callback(gpu.close)
             _refuse_other_card(engines, gpu.device, machine or this_machine())
         runners: dict[str, Runner] = {}
         for engine in engines:
             runners[engine.manifest.name] = runner = open_runner(engine, backend, chosen.threads, gpu)
             undo.callback(runner.close)
+        on_device = gpu is not None and gpu.decodes()
         closing = undo.pop_all()
     usual_s = CPU_DEADLINE_S if gpu is None else GPU_DEADLINE_S
-    return EncoderSession(runners, _decoder(chosen, sizes.pop()), closing, deadline_s=chosen.deadline_s or usual_s)
+    deadline_s, decoder = chosen.deadline_s or usual_s, _decoder(chosen, sizes.pop())
+    if not on_device:
+        return EncoderSession(runners, decoder, closing, deadline_s=deadline_s)
+    photographs = {name: runner.photographs for name, runner in runners.items() if isinstance(runner, TensorRtRunner)}
+    return DeviceSession(runners, photographs, decoder, closing, deadline_s=deadline_s)
 
 
 def _refuse_other_card(engines: Sequence[VerifiedEngine], device: Device, machine: Machine) -> None:

@@ -31,6 +31,8 @@ _XMP_ORIENTATION: Final = re.compile(rb"tiff:Orientation(?:=\"|>)([0-9])")
 _EXIF: Final = b"Exif\0\0"
 _XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _ICC: Final = b"ICC_PROFILE\0"
+_ADOBE: Final = b"Adobe"
+_ADOBE_BYTES: Final = 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +41,9 @@ class Container:
     8 bits, one or three components, without anything irregular. `regular`: the walk understood all of it. `size` is
     (width, height) before orientation, None where only a decoder can tell. `orientation` is EXIF's, of a regular JPEG;
     `profile` a regular JPEG's ICC segments. `bytes_per_pixel` bounds what decoding takes at its peak, and so its time.
-    `excessive`: it has more segments or chunks than any photograph. `trailing_bytes` counts what follows the
-    photograph's end; zeros and line ends alone count as nothing."""
+    `whole`: a JPEG whose end is there. `ycc`: a JPEG that is grey or YCbCr beyond doubt. `excessive`: it has more
+    segments or chunks than any photograph. `trailing_bytes` counts what follows the photograph's end; zeros and line
+    ends alone count as nothing."""
 
     kind: Kind
     spans: tuple[tuple[int, int], ...]
@@ -53,6 +56,8 @@ class Container:
     profile: bytes = b""
     bytes_per_pixel: int = 16
     excessive: bool = False
+    whole: bool = False
+    ycc: bool = False
     trailing_bytes: int = 0
 
     def picture(self, blob: bytes) -> bytes:
@@ -90,6 +95,8 @@ class _JpegHeader:
     exif: int | None = None
     xmp: int | None = None
     profile: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    ids: bytes = b""  # of the components
+    transform: int | None = None  # Adobe's word on the colours
 
     def take(self, blob: bytes, marker: int, start: int, end: int) -> None:
         body = start + 4
@@ -97,6 +104,9 @@ class _JpegHeader:
             if self.frame is not None:
                 raise _Irregular
             self.frame = (marker, *struct.unpack_from(">BHHB", blob, body))
+            self.ids = blob[body + 6 : end : 3]
+        elif marker == 0xEE and blob.startswith(_ADOBE, body) and end - body >= _ADOBE_BYTES:
+            self.transform = blob[body + _ADOBE_BYTES - 1]
         elif marker in _APP:
             self._metadata(blob, marker, body, end)
         elif marker not in _TABLES and marker != _COM:
@@ -115,6 +125,11 @@ class _JpegHeader:
         elif self.xmp is None and blob.startswith(_XMP, body):
             found = _XMP_ORIENTATION.search(blob, body, end)
             self.xmp = int(found[1]) if found else None
+
+    @property
+    def ycc(self) -> bool:
+        """Whether all decoders agree that the components are grey or YCbCr; they guess differently at the rest."""
+        return self.transform in (None, 1) and self.ids in (b"\x01", b"\x00", b"\x01\x02\x03", b"\x00\x01\x02")
 
     @property
     def orientation(self) -> int | None:
@@ -171,6 +186,8 @@ def _jpeg_scans(blob: bytes, header: _JpegHeader, start: int) -> Container:
         orientation=header.orientation,
         profile=profile,
         bytes_per_pixel=4 if plain else 4 + 2 * components,
+        whole=blob.startswith(b"\xff\xd9", end - 2),
+        ycc=header.ycc,
         trailing_bytes=_trailing(blob, end),
     )
 

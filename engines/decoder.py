@@ -45,19 +45,25 @@ class PillowDecoder:
         self._profiles = _ProvenProfiles()
 
     def decode(self, blobs: Sequence[bytes]) -> list[Future[Decoded | ImageFault]]:
-        return [self._start(blob) for blob in blobs]
+        return [self.begin(blob, self.examine(blob)) for blob in blobs]
+
+    def examine(self, blob: bytes) -> Container | ImageFault:
+        """A photograph's container, or why it is not let near a decoder."""
+        try:
+            return self._permitted(blob)
+        except Unusable as refused:
+            return refused.fault
 
     def close(self) -> None:
         for pool in (self._threads, self._outside):
             pool.shutdown(wait=True, cancel_futures=True)
         self._sandbox.close()
 
-    def _start(self, blob: bytes) -> Future[Decoded | ImageFault]:
-        try:
-            container = self._permitted(blob)
-        except Unusable as refused:
+    def begin(self, blob: bytes, container: Container | ImageFault) -> Future[Decoded | ImageFault]:
+        """Decode one photograph whose container was examined."""
+        if isinstance(container, ImageFault):
             done: Future[Decoded | ImageFault] = Future()
-            done.set_result(refused.fault)
+            done.set_result(container)
             return done
         if container.baseline and container.profile in self._profiles:
             return self._threads.submit(self._here, blob, container)

@@ -8,21 +8,41 @@ any more has failed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import OutOfMemory, RunnerFailed
-from engines.runner import OUTPUT_NAMES, EncoderOutputs, EngineInfo, Pending, Runner
+from engines.runner import OUTPUT_NAMES, EncoderOutputs, EngineInfo, Pending
 
 _BROKEN_IN_A_ROW: Final = 8  # photographs; a test on golden images at the next start finds what is wrong for good
 
 
-class GuardedRunner:
-    """A Runner over another."""
+class Batch(Protocol):
+    """Photographs that can be cut: squares in an array, or a list of what a device decodes itself."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> Any: ...
+
+
+B = TypeVar("B", bound=Batch)
+B_contra = TypeVar("B_contra", bound=Batch, contravariant=True)
+
+
+class Starts(Protocol[B_contra]):
+    """A Runner, or what is like one with another kind of batch."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+    def start(self, batch: B_contra, /) -> Pending: ...
+    def close(self) -> None: ...
+
+
+class GuardedRunner(Generic[B]):
+    """A runner over another."""
+
+    def __init__(self, runner: Starts[B]) -> None:
         self._runner = runner
         self._broken = 0  # in a row, until now; told by the one thread that reads results
 
@@ -30,8 +50,8 @@ class GuardedRunner:
     def info(self) -> EngineInfo:
         return self._runner.info
 
-    def start(self, pixels: NDArray[np.uint8]) -> GuardedBatch:
-        return GuardedBatch(self._runner, pixels, self._count)
+    def start(self, batch: B, /) -> GuardedBatch[B]:
+        return GuardedBatch(self._runner, batch, self._count)
 
     def close(self) -> None:
         self._runner.close()
@@ -42,16 +62,16 @@ class GuardedRunner:
             raise RunnerFailed(f"{self.info.name}: no finite numbers for the last {self._broken} photographs")
 
 
-class GuardedBatch:
+class GuardedBatch(Generic[B]):
     """`broken`, bool [n], names the rows whose numbers must not be used; it is there once `result` has returned."""
 
     broken: NDArray[np.bool_]
 
-    def __init__(self, runner: Runner, pixels: NDArray[np.uint8], count: Callable[[bool], None]) -> None:
+    def __init__(self, runner: Starts[B], batch: B, count: Callable[[bool], None]) -> None:
         self._runner = runner
-        self._pixels = pixels
+        self._batch = batch
         self._count = count
-        self._pending = _begun(runner, pixels)
+        self._pending = _begun(runner, batch)
         self._outputs: EncoderOutputs | None = None
 
     def result(self, timeout_s: float | None = None) -> EncoderOutputs:
@@ -64,10 +84,10 @@ class GuardedBatch:
         return self._outputs
 
     def _believed(self, timeout_s: float | None) -> EncoderOutputs:
-        outputs = _read(self._runner, self._pixels, self._pending, timeout_s)
-        if len(self._pixels) == 1 or not _broken(outputs).any():
+        outputs = _read(self._runner, self._batch, self._pending, timeout_s)
+        if len(self._batch) == 1 or not _broken(outputs).any():
             return outputs
-        singles = [self._pixels[row : row + 1] for row in range(len(self._pixels))]
+        singles = [self._batch[row : row + 1] for row in range(len(self._batch))]
         return _joined([_read(self._runner, one, _begun(self._runner, one), timeout_s) for one in singles])
 
 
@@ -77,26 +97,24 @@ def _broken(outputs: EncoderOutputs) -> NDArray[np.bool_]:
     return np.asarray(~np.isfinite(np.stack(sums)).all(axis=0))
 
 
-def _begun(runner: Runner, pixels: NDArray[np.uint8]) -> Pending | None:
+def _begun(runner: Starts[B], batch: B) -> Pending | None:
     """None where there was no memory to begin with."""
     try:
-        return runner.start(pixels)
+        return runner.start(batch)
     except OutOfMemory:
         return None
 
 
-def _read(
-    runner: Runner, pixels: NDArray[np.uint8], pending: Pending | None, timeout_s: float | None
-) -> EncoderOutputs:
+def _read(runner: Starts[B], batch: B, pending: Pending | None, timeout_s: float | None) -> EncoderOutputs:
     try:
         if pending is not None:
             return pending.result(timeout_s)
-        raise OutOfMemory(f"{runner.info.name}: no memory for a batch of {len(pixels)}")
+        raise OutOfMemory(f"{runner.info.name}: no memory for a batch of {len(batch)}")
     except OutOfMemory:
-        if len(pixels) <= 1:
+        if len(batch) <= 1:
             raise
-    middle = len(pixels) // 2
-    halves = pixels[:middle], pixels[middle:]
+    middle = len(batch) // 2
+    halves = batch[:middle], batch[middle:]
     return _joined([_read(runner, half, _begun(runner, half), timeout_s) for half in halves])
 
 

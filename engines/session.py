@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from contextlib import ExitStack
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class _Running:
     """A decoded photograph that is row `row` of a running group."""
 
     decoded: Decoded
-    group: GuardedBatch
+    group: GuardedBatch[NDArray[np.uint8]]
     row: int
     engine: EngineInfo
 
@@ -78,21 +78,27 @@ class _Running:
         )
 
 
-_Slot = Future[_Running | ImageFault]
-_Square = Future[Decoded | ImageFault]
+class Running(Protocol):
+    """A photograph that is on its way through an encoder. `features` waits, and raises RunnerFailed."""
+
+    def features(self, timeout_s: float) -> ViewFeatures | ImageFault: ...
+
+
+Slot = Future[Running | ImageFault]
+Square = Future[Decoded | ImageFault]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Waiting:
     decoded: Decoded
     encoder: str
-    slot: _Slot
+    slot: Slot
 
 
 class LateFeatures:
     """A photograph that a helper process still decodes, while the rest of its batch is done."""
 
-    def __init__(self, slot: _Slot, square: Apart, deadline_s: float) -> None:
+    def __init__(self, slot: Slot, square: Apart, deadline_s: float) -> None:
         self._slot = slot
         self._square = square
         self._deadline_s = deadline_s
@@ -107,7 +113,7 @@ class LateFeatures:
 
     def result(self) -> ViewFeatures | ImageFault:
         """Waits. Raises RunnerFailed."""
-        return _settled(self._slot, self._square, self._deadline_s)
+        return settled(self._slot, self._square, self._deadline_s)
 
     def drop(self) -> None:
         """Nobody wants it any more: unless a helper is at it already, it is not decoded."""
@@ -117,7 +123,7 @@ class LateFeatures:
 class PendingBatch:
     """A batch on its way."""
 
-    def __init__(self, slots: Sequence[_Slot], squares: Sequence[_Square], deadline_s: float) -> None:
+    def __init__(self, slots: Sequence[Slot], squares: Sequence[Square], deadline_s: float) -> None:
         self._slots = slots
         self._squares = squares
         self._deadline_s = deadline_s
@@ -125,24 +131,25 @@ class PendingBatch:
     def result(self) -> list[ViewFeatures | ImageFault]:
         """Features or fault of every photograph, in the order of the requests. Raises RunnerFailed."""
         pairs = zip(self._slots, self._squares, strict=True)
-        return [_settled(slot, square, self._deadline_s) for slot, square in pairs]
+        return [settled(slot, square, self._deadline_s) for slot, square in pairs]
 
     def prompt(self) -> list[ViewFeatures | ImageFault | LateFeatures]:
         """The same, without waiting for what helper processes still decode. Raises RunnerFailed."""
         pairs = list(zip(self._slots, self._squares, strict=True))
         for slot, square in pairs:
             if not isinstance(square, Apart):
-                _settled(slot, square, self._deadline_s)
+                settled(slot, square, self._deadline_s)
         return [
             LateFeatures(slot, square, self._deadline_s)
             if isinstance(square, Apart) and not slot.done()
-            else _settled(slot, square, self._deadline_s)
+            else settled(slot, square, self._deadline_s)
             for slot, square in pairs
         ]
 
 
-def _settled(slot: _Slot, square: _Square, deadline_s: float) -> ViewFeatures | ImageFault:
-    """The deadline is the engine's: decoding in a helper process has its own, which may be longer."""
+def settled(slot: Slot, square: Square, deadline_s: float) -> ViewFeatures | ImageFault:
+    """Wait for a photograph. The deadline is the engine's: decoding in a helper process has its own, which may be
+    longer. Raises RunnerFailed."""
     if isinstance(square, Apart):
         wait([square])
     try:
@@ -167,8 +174,8 @@ class EncoderSession:
         *,
         deadline_s: float = CPU_DEADLINE_S,
     ) -> None:
-        self._runners = {name: GuardedRunner(runner) for name, runner in runners.items()}
-        self._deadline_s = deadline_s
+        self._runners = {name: GuardedRunner[NDArray[np.uint8]](runner) for name, runner in runners.items()}
+        self.deadline_s = deadline_s
         self._closing = closing
         self._decoder = decoder
         self._waiting: queue.Queue[_Waiting | None] = queue.Queue(_WAITING_SQUARES)
@@ -182,16 +189,24 @@ class EncoderSession:
 
     def start(self, batch: Sequence[EncodeRequest]) -> PendingBatch:
         """Start a batch and return at once. Raises EngineRefused (encoder_unknown)."""
+        self.refuse_unknown(batch)
+        squares = self._decoder.decode([request.blob for request in batch])
+        slots = [self.follow(request.encoder, square) for request, square in zip(batch, squares, strict=True)]
+        return PendingBatch(slots, squares, self.deadline_s)
+
+    def refuse_unknown(self, batch: Sequence[EncodeRequest]) -> None:
+        """Raises EngineRefused (encoder_unknown)."""
         if unknown := {r.encoder for r in batch} - self._runners.keys():
             known = ", ".join(sorted(self._runners))
             fix = "name one of the loaded encoders in the view's setting"
             message = f"no encoder {sorted(unknown)}, loaded are: {known}"
             raise EngineRefused(RefusalCode.ENCODER_UNKNOWN, message, fix)
-        slots: list[_Slot] = [Future() for _ in batch]
-        squares = self._decoder.decode([request.blob for request in batch])
-        for request, slot, square in zip(batch, slots, squares, strict=True):
-            square.add_done_callback(partial(self._decoded, request.encoder, slot))
-        return PendingBatch(slots, squares, self._deadline_s)
+
+    def follow(self, encoder: str, square: Square) -> Slot:
+        """What becomes of a photograph once the CPU has decoded it."""
+        slot: Slot = Future()
+        square.add_done_callback(partial(self._decoded, encoder, slot))
+        return slot
 
     def close(self) -> None:
         """Stop decoding, let running groups end, release the runners. Batches not yet decoded raise RunnerFailed."""
@@ -204,7 +219,7 @@ class EncoderSession:
         for runner in self._runners.values():
             runner.close()
 
-    def _decoded(self, encoder: str, slot: _Slot, square: Future[Decoded | ImageFault]) -> None:
+    def _decoded(self, encoder: str, slot: Slot, square: Future[Decoded | ImageFault]) -> None:
         if square.cancelled():
             slot.cancel()
             return

@@ -1,5 +1,6 @@
 """One thread owns the GPU. PyCUDA, TensorRT and the decoder share the device's primary context, and everything that
-touches it runs here: several threads with contexts of their own crashed the libraries together."""
+touches it runs here: several threads with decoders of their own crashed the libraries together. A second thread does
+nothing but wait for events and read what was copied to the host."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from engines.errors import EngineRefused, RefusalCode
 T = TypeVar("T")
 
 _KERNELS: Final = Path(__file__).with_name("kernels.fatbin")
+LEFT_FREE: Final = 0.2  # of the GPU's memory, whatever is asked for
 
 
 class Device:
@@ -20,20 +22,28 @@ class Device:
     (backend_unavailable) where there is no GPU, driver or PyCUDA."""
 
     def __init__(self, ordinal: int = 0) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"gpu-{ordinal}")
+        self.ordinal = ordinal
+        self._owner = ThreadPoolExecutor(1, thread_name_prefix=f"gpu-{ordinal}")
+        self._waiter = ThreadPoolExecutor(1, thread_name_prefix=f"gpu-{ordinal}-wait")
         try:
             self._context, self.name, self.capability, self._module = self.run(lambda: _opened(ordinal))
+            self._waiters_context = self._waiter.submit(lambda: _entered(ordinal)).result()
         except BaseException:
-            self._pool.shutdown()
+            self._owner.shutdown()
+            self._waiter.shutdown()
             raise
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Queue `call` for the device's thread."""
-        return self._pool.submit(call)
+        return self._owner.submit(call)
 
     def run(self, call: Callable[[], T]) -> T:
         """Run `call` in the device's thread and wait for it."""
         return self.submit(call).result()
+
+    def collect(self, call: Callable[[], T]) -> Future[T]:
+        """Queue `call` for the thread that waits for events, in which it may do nothing else to the device."""
+        return self._waiter.submit(call)
 
     def kernel(self, name: str) -> Any:
         """A function of kernels.cu. In the device's thread."""
@@ -41,12 +51,22 @@ class Device:
 
     def close(self) -> None:
         """Let queued calls end, then leave the context."""
-        self._pool.submit(self._leave)
-        self._pool.shutdown(wait=True)
+        self._owner.submit(self._leave)
+        self._owner.shutdown(wait=True)
 
     def _leave(self) -> None:
+        self._waiter.submit(self._waiters_context.pop)
+        self._waiter.shutdown(wait=True)
         del self._module
         self._context.pop()
+
+
+def memory() -> tuple[int, int]:
+    """Bytes of the device's memory that may still be taken, and all there are. In the device's thread."""
+    import pycuda.driver as cuda
+
+    free, total = cuda.mem_get_info()
+    return max(0, free - int(total * LEFT_FREE)), total
 
 
 def _opened(ordinal: int) -> tuple[Any, str, tuple[int, int], Any]:
@@ -59,7 +79,15 @@ def _opened(ordinal: int) -> tuple[Any, str, tuple[int, int], Any]:
         fix = "install the gpu extra and an NVIDIA driver, or choose the openvino backend"
         message = f"GPU {ordinal} cannot be used: {error}"
         raise EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, message, fix) from error
-    context = device.retain_primary_context()
-    context.push()
+    context = _entered(ordinal)
     module = cuda.module_from_buffer(_KERNELS.read_bytes())
     return context, device.name(), device.compute_capability(), module
+
+
+def _entered(ordinal: int) -> Any:
+    """The primary context, made this thread's own."""
+    import pycuda.driver as cuda
+
+    context = cuda.Device(ordinal).retain_primary_context()
+    context.push()
+    return context

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from engines.errors import EngineRefused, RefusalCode
+from engines.gpu.rewrite import DeviceGraph
 from engines.manifest import EngineManifest, sha256_hex
 
 INPUT: Final = "images"
-BUILD_EFFORT: Final = 1  # of 5; the default of 3 takes minutes for a profile of up to 128 images
+BUILD_EFFORT: Final = 1  # of 5; TensorRT's own default of 3 takes minutes for a profile of up to 128 images
 _DIGEST_BYTES: Final = 32
 _log = logging.getLogger(__name__)
 
@@ -55,32 +56,44 @@ class PlanFolder:
         return self._folder / f"{key}.plan"
 
 
-def plan_key(manifest: EngineManifest, capability: tuple[int, int]) -> str:
-    """What a plan depends on: the graph, the profiles, TensorRT's version and the GPU's compute capability."""
+def plan_key(graph: DeviceGraph, manifest: EngineManifest, capability: tuple[int, int], effort: int) -> str:
+    """What a plan depends on: the graph that was built, the profiles, TensorRT's version, the GPU's compute capability
+    and the effort."""
     trt = tensorrt()
-    parts = (manifest.onnx_sha256, str(manifest.profiles), trt.__version__, str(capability), str(BUILD_EFFORT))
+    parts = (graph.digest, str(manifest.profiles), trt.__version__, str(capability), str(effort))
     return sha256_hex("\n".join(parts).encode())
 
 
-def build_plan(model: bytes, manifest: EngineManifest) -> bytes:
-    """Build the graph as it is typed (explicit Q/DQ), with one profile from the smallest to the largest batch of the
-    manifest. Takes a minute or so. In the device's thread. Raises EngineRefused."""
+def timing_key(capability: tuple[int, int]) -> str:
+    """Where the builder's timings lie in a PlanFolder: another TensorRT or GPU has its own."""
+    return f"timings-{tensorrt().__version__}-{capability[0]}{capability[1]}"
+
+
+def build_plan(graph: DeviceGraph, manifest: EngineManifest, effort: int, timings: bytes) -> tuple[bytes, bytes]:
+    """The plan, and the builder's timings for the next build, which begins with `timings` (empty: none). The graph is
+    built as it is typed, with one profile from the smallest to the largest batch of the manifest. Takes a minute or so.
+    In the device's thread. Raises EngineRefused."""
     trt = tensorrt()
     builder = trt.Builder(_logger(trt))
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, _logger(trt))
-    if not parser.parse(model):
+    if not parser.parse(graph.model):
         faults = "; ".join(str(parser.get_error(number)) for number in range(parser.num_errors))
-        raise _unbuilt(manifest, f"TensorRT {trt.__version__} cannot parse the graph: {faults}")
+        raise _unbuilt(manifest, f"TensorRT {trt.__version__} cannot parse the {graph.recipe} graph: {faults}")
+    if graph.input_scale is not None:
+        network.get_input(0).allowed_formats = 1 << int(trt.TensorFormat.CHW4)
     config = builder.create_builder_config()
-    config.builder_optimization_level = BUILD_EFFORT
+    config.builder_optimization_level = effort
+    cache = config.create_timing_cache(timings)
+    config.set_timing_cache(cache, False)
     profile = builder.create_optimization_profile()
-    profile.set_shape(INPUT, *(_shape(manifest, batch) for batch in _batches(manifest)))
+    profile.set_shape(INPUT, *(_shape(manifest, graph.channels, batch) for batch in _batches(manifest)))
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise _unbuilt(manifest, f"TensorRT {trt.__version__} found no implementation; its log says why")
-    return bytes(plan)
+        reason = "found no implementation; its log says why"
+        raise _unbuilt(manifest, f"TensorRT {trt.__version__} {reason} ({graph.recipe} graph)")
+    return bytes(plan), bytes(config.get_timing_cache().serialize())
 
 
 def load_plan(plan: bytes) -> Any:
@@ -109,9 +122,9 @@ def _batches(manifest: EngineManifest) -> tuple[int, int, int]:
     return sizes[0], sizes[len(sizes) // 2], sizes[-1]
 
 
-def _shape(manifest: EngineManifest, batch: int) -> tuple[int, int, int, int]:
+def _shape(manifest: EngineManifest, channels: int, batch: int) -> tuple[int, int, int, int]:
     side = manifest.preprocessing.size
-    return batch, manifest.channels, side, side
+    return batch, channels, side, side
 
 
 def _unbuilt(manifest: EngineManifest, message: str) -> EngineRefused:
