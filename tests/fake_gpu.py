@@ -129,7 +129,7 @@ class Fakes:
         )  # fmt: skip
 
     def _kernel(self, name: str) -> Any:
-        def run(*given: Any, grid: Sequence[int], block: Sequence[int], stream: Any, shared: int) -> None:
+        def run(*given: Any, grid: Sequence[int], block: Sequence[int], stream: Any, shared: int = 0) -> None:
             plain = [ctypes.c_void_p(int(g)) if isinstance(g, Memory | np.intp) else _number(g) for g in given]
             side = plain[-1]
             match name:
@@ -215,7 +215,15 @@ class Fakes:
                 if len(streams) > fakes.most:
                     raise RuntimeError("CUDA Runtime failure: out of memory")
                 fakes.decoded.append(len(streams))
-                return [None if stream in fakes.refuses else Decoded(stream) for stream in streams]
+                return [decoded(stream) for stream in streams]
+
+        def decoded(picture: bytes) -> Decoded | None:
+            if picture in fakes.refuses:
+                return None
+            try:
+                return Decoded(picture)
+            except OSError:
+                return None
 
         def opened(picture: bytes) -> bytes:
             return picture

@@ -45,6 +45,16 @@ class EngineSettings(Group):
         description="a job whose photograph keeps such a process busy for longer goes to jobs.slow",
     )
     inference_threads: int = Field(0, ge=0, description="0: one a core")
+    gpu_slots: int = Field(2, ge=1, le=8, description="batches of an engine that are under way on a GPU at once")
+    gpu_decode_mib: int = Field(
+        192, ge=16, le=8192, description="pixels that a GPU holds decoded at a time, twice over: less takes less memory"
+    )
+    gpu_build_effort: int = Field(
+        BUILD_EFFORT,
+        ge=0,
+        le=5,
+        description="TensorRT's builder optimization level: more takes minutes, once a machine",
+    )
     full_decode: bool = Field(False, description="decode JPEGs in full instead of at a reduced scale")
     deadline_s: float = Field(
         0.0,

@@ -66,7 +66,7 @@ def opened_runner(models: Path, family: str, backend: BackendChoice) -> Iterator
         gpu = None
         if backend == "tensorrt":
             gpu = Gpu.opened(models / "plans")
-            closing.callback(gpu.device.close)
+            closing.callback(gpu.close)
         opened = open_runner(engine(models, family), backend, threads=1, gpu=gpu)
         closing.callback(opened.close)
         yield opened

@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from engines.catalogue import MODELS_DIR, Gpu, open_runner, read_engine, shipped_keys
 from engines.errors import RunnerFailed
-from engines.golden import golden_pixels
+from engines.golden import golden_pixels, self_test
 from engines.gpu.device import Device
-from engines.gpu.plans import PlanFolder, plan_key
+from engines.gpu.plans import BUILD_EFFORT, PlanFolder, plan_key
+from engines.gpu.rewrite import device_graphs
 from engines.gpu.tensorrt_runner import TensorRtRunner
 from engines.preprocess import Preprocessing, normalised
 from engines.publish import seeded_model
@@ -55,7 +56,7 @@ def test_the_kernel_gives_the_bits_of_the_cpu(device: Device, side: int) -> None
         scale = np.float32(1.0) / np.asarray(rule.std, np.float32)
         images = np.empty(expected.shape, np.float32)
         device.kernel("normalise")(
-            cuda.In(pixels), cuda.Out(images), cuda.In(mean), cuda.In(scale), np.int32(side), np.int32(5),
+            cuda.In(pixels), cuda.Out(images), cuda.In(mean), cuda.In(scale), np.int32(side), np.int32(5), np.int32(3),
             block=(256, 1, 1), grid=(64, 1),
         )  # fmt: skip
         return images
@@ -63,19 +64,34 @@ def test_the_kernel_gives_the_bits_of_the_cpu(device: Device, side: int) -> None
     assert np.array_equal(device.run(run), expected)
 
 
+def opened(device: Device, models: Path, plans: Path) -> TensorRtRunner:
+    engine = read_engine(models, "resnet18", shipped_keys(models))
+    gpu = Gpu(device=device, plans=PlanFolder(plans))
+    return TensorRtRunner(gpu.encoder(next(device_graphs(engine.model)), engine.manifest))
+
+
+@pytest.mark.parametrize("recipe", ["half-int8", "half", "signed"])
+@pytest.mark.parametrize("family", ["resnet18", "vit_tiny16"])
+def test_every_rewrite_gives_the_golden_outputs(device: Device, plans_dir: Path, family: str, recipe: str) -> None:
+    engine = read_engine(MODELS_DIR, family, shipped_keys())
+    gpu = Gpu(device=device, plans=PlanFolder(plans_dir))
+    for graph in (g for g in device_graphs(engine.model) if g.recipe == recipe):
+        runner = TensorRtRunner(gpu.encoder(graph, engine.manifest))
+        self_test(runner, engine.golden)
+        runner.close()
+
+
 def test_a_kept_plan_is_taken_again_and_a_damaged_one_is_built_anew(
     device: Device, models: Path, tmp_path: Path
 ) -> None:
-    engine = read_engine(models, "resnet18", shipped_keys(models))
-    plans = PlanFolder(tmp_path / "plans")
-    first = TensorRtRunner(engine.model, engine.manifest, device, plans)
-    (file,) = (tmp_path / "plans").iterdir()
+    first = opened(device, models, tmp_path / "plans")
+    (file,) = (found for found in (tmp_path / "plans").iterdir() if "timings" not in found.name)
     built = file.stat().st_mtime_ns
-    again = TensorRtRunner(engine.model, engine.manifest, device, plans)
+    again = opened(device, models, tmp_path / "plans")
     assert file.stat().st_mtime_ns == built
     raw = file.read_bytes()
     file.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
-    anew = TensorRtRunner(engine.model, engine.manifest, device, plans)
+    anew = opened(device, models, tmp_path / "plans")
     assert file.stat().st_mtime_ns != built
     pixels = golden_pixels(SIZE)
     outputs = [runner.start(pixels).result().embedding for runner in (first, again, anew)]
@@ -86,15 +102,21 @@ def test_a_kept_plan_is_taken_again_and_a_damaged_one_is_built_anew(
 
 
 def test_a_plan_is_for_one_graph_profile_and_capability(models: Path) -> None:
-    manifest = read_engine(models, "resnet18", shipped_keys(models)).manifest
-    assert plan_key(manifest, (9, 0)) != plan_key(manifest, (8, 9))
+    engine = read_engine(models, "resnet18", shipped_keys(models))
+    graphs = list(device_graphs(engine.model))
+    keys = {
+        plan_key(graph, engine.manifest, capability, effort)
+        for graph in graphs
+        for capability in ((9, 0), (8, 9))
+        for effort in (BUILD_EFFORT, 5)
+    }
+    assert len(keys) == 4 * len(graphs)
 
 
 def test_pixels_of_another_shape_are_refused_and_the_next_batch_runs(
     device: Device, models: Path, tmp_path: Path
 ) -> None:
-    engine = read_engine(models, "resnet18", shipped_keys(models))
-    runner = TensorRtRunner(engine.model, engine.manifest, device, PlanFolder(tmp_path / "plans"))
+    runner = opened(device, models, tmp_path / "plans")
     with pytest.raises(RunnerFailed, match="expected uint8"):
         runner.start(np.zeros((1, SIZE, SIZE + 1, 3), np.uint8)).result()
     assert np.isfinite(runner.start(golden_pixels(SIZE)).result().embedding).all()

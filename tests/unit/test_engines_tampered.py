@@ -37,8 +37,10 @@ def test_the_gpu_that_was_opened_counts_not_the_one_that_was_listed(
 ) -> None:
     files = made.files(target=Target(backend="tensorrt", capability="9.0"))
     closed: list[str] = []
-    device = SimpleNamespace(name="NVIDIA A10", capability=(8, 6), close=lambda: closed.append("closed"))
-    monkeypatch.setattr(catalogue.Gpu, "opened", lambda _plans_dir: SimpleNamespace(device=device))
+    gpu = SimpleNamespace(
+        device=SimpleNamespace(name="NVIDIA A10", capability=(8, 6)), close=lambda: closed.append("closed")
+    )
+    monkeypatch.setattr(catalogue.Gpu, "opened", lambda *_how: gpu)
     attempt = Attempt(
         files=files, published=files, keys=made.keys, codes=(), machine=tampered_releases.MACHINE, backend="tensorrt"
     )

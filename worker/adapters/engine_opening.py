@@ -19,6 +19,7 @@ from engines.catalogue import (
 )
 from engines.decode import DecodeLimits
 from engines.errors import EngineRefused
+from engines.gpu.encoder import GpuOptions
 from engines.keyring import read_keys
 from engines.machine import this_machine
 from engines.signing import TrustedKeys
@@ -63,6 +64,9 @@ def session_options(settings: Settings) -> SessionOptions:
         limits=DecodeLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels),
         reduced_decode=not engines.full_decode,
         deadline_s=engines.deadline_s or None,
+        gpu=GpuOptions(
+            slots=engines.gpu_slots, decoded_bytes=engines.gpu_decode_mib << 20, effort=engines.gpu_build_effort
+        ),
     )
 
 

@@ -236,7 +236,7 @@ def _run_once(engine: VerifiedEngine, backend: Backend) -> None:
         open_runner(engine, backend, gpu=gpu).close()
     finally:
         if gpu is not None:
-            gpu.device.close()
+            gpu.close()
 
 
 def _row(one: Published) -> tuple[object, ...]:
