@@ -50,10 +50,7 @@ class EngineSettings(Group):
         192, ge=16, le=8192, description="pixels that a GPU holds decoded at a time, twice over: less takes less memory"
     )
     gpu_build_effort: int = Field(
-        BUILD_EFFORT,
-        ge=0,
-        le=5,
-        description="TensorRT's builder optimization level: more takes minutes, once a machine",
+        1, ge=0, le=5, description="TensorRT's builder optimization level: more takes minutes, once a machine"
     )
     full_decode: bool = Field(False, description="decode JPEGs in full instead of at a reduced scale")
     deadline_s: float = Field(

@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from engines.errors import EngineRefused, OutOfMemory, RefusalCode, RunnerFailed
 from engines.gpu.device import Device, memory
 from engines.gpu.jpegs import Jpegs, Stage
-from engines.gpu.looks import Measured, looks_of
+from engines.gpu.looks import looks_of
 from engines.gpu.photographs import Photograph, parts
 from engines.gpu.plans import BUILD_EFFORT, PlanFolder, build_plan, load_plan, plan_key, timing_key
 from engines.gpu.resample import Source
@@ -165,8 +165,8 @@ class _Squares:
         return len(self.pixels)
 
     def read(self, slot: Slot, count: int, info: EngineInfo) -> EncoderOutputs:
-        outputs, _ = slot.read(count)
-        return EncoderOutputs(**{name: outputs[name].astype(np.float32) for name in OUTPUT_NAMES})
+        found, _ = slot.read(count)
+        return _owned(found)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,20 +203,30 @@ class _Photographs:
         slot.resample(sources, stage)
 
     def read(self, slot: Slot, count: int, info: EngineInfo) -> EncoderOutputs:
-        outputs = empty_outputs(info, len(self.batch))
-        for name in OUTPUT_NAMES:
-            getattr(outputs, name)[:] = 0
         if not count:
-            return outputs
+            return _zeros(info, len(self.batch))
         found, measured = slot.read(count)
-        for name in OUTPUT_NAMES:
-            getattr(outputs, name)[self.rows] = found[name]
-        self._look(measured)
-        return outputs
-
-    def _look(self, measured: Measured) -> None:
         for row, look in zip(self.rows, looks_of(measured, self.side), strict=True):
             self.batch[row].look = look
+        whole = count == len(self.batch)
+        return _owned(found) if whole else _scattered(found, self.rows, _zeros(info, len(self.batch)))
+
+
+def _owned(found: Mapping[str, NDArray[Any]]) -> EncoderOutputs:
+    return EncoderOutputs(**{name: found[name].astype(np.float32) for name in OUTPUT_NAMES})
+
+
+def _scattered(found: Mapping[str, NDArray[Any]], rows: Sequence[int], into: EncoderOutputs) -> EncoderOutputs:
+    for name in OUTPUT_NAMES:
+        getattr(into, name)[rows] = found[name]
+    return into
+
+
+def _zeros(info: EngineInfo, count: int) -> EncoderOutputs:
+    outputs = empty_outputs(info, count)
+    for name in OUTPUT_NAMES:
+        getattr(outputs, name)[:] = 0
+    return outputs
 
 
 def _source(photograph: Photograph, image: Any | None, row: int) -> Source | None:

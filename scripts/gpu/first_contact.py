@@ -238,6 +238,50 @@ def decode() -> None:
     thread.join()
 
 
+@step
+def decoders() -> None:
+    """Which of nvImageCodec's backends are fastest, by themselves and together; 64 photographs, buffers used again."""
+    gpu().device.run(_decoders)
+
+
+def _decoders() -> None:
+    import pycuda.driver as cuda
+    from nvidia import nvimgcodec as codec
+
+    kinds, streams = codec.BackendKind, [codec.CodeStream(blob) for blob in photographs() * 2]
+    hardware, plain, hybrid = kinds.HW_GPU_ONLY, kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU
+    policy = codec.LoadHintPolicy
+    tried = {
+        "default": None,
+        "hardware": [codec.Backend(hardware)],
+        "gpu": [codec.Backend(plain)],
+        "hybrid": [codec.Backend(hybrid)],
+        "hardware, gpu, hybrid": [codec.Backend(kind) for kind in (hardware, plain, hybrid)],
+        "adaptive": [
+            codec.Backend(hardware, load_hint=0.8, load_hint_policy=policy.ADAPTIVE_MINIMIZE_IDLE_TIME),
+            *(codec.Backend(kind) for kind in (plain, hybrid)),
+        ],
+    }
+    for name, backends in tried.items():
+        for options in ("", ":num_cuda_streams=8", ":fancy_upsampling=1"):
+            try:
+                more = {} if backends is None else {"backends": backends}
+                decoder = codec.Decoder(device_id=0, options=options, **more)
+                stream = cuda.Stream()
+                images = decoder.decode(streams, cuda_stream=stream.handle)
+
+                def run(decoder: Any = decoder, stream: Any = stream, images: list[Any] = images) -> None:
+                    decoder.decode(streams, images=images, cuda_stream=stream.handle)
+                    stream.synchronize()
+
+                if None in images:
+                    tell(f"{name} {options}: refused", images.count(None))
+                    continue
+                rate(f"{name} {options}", run, len(streams), 0.6)
+            except Exception as error:
+                tell(f"{name} {options} FAILED", repr(error))
+
+
 def _synchronised(jpegs: Any, blobs: list[bytes]) -> list[Any]:
     import pycuda.driver as cuda
 

@@ -26,8 +26,9 @@ from worker.adapters.encoder import EXIT_ENGINE
 
 # `assay worker` whose runners have the fault FAULT where a batch holds a nearly white photograph.
 ENTRY = """
-import os, sys, threading
+import io, os, sys, threading
 import numpy as np
+from PIL import Image
 from engines import catalogue
 from engines.errors import OutOfMemory
 
@@ -42,16 +43,7 @@ class Planted:
         deadly = pixels.mean(axis=(1, 2, 3)) > 220
         if FAULT == "hang" and deadly.any():
             threading.Event().wait()
-        if FAULT == "hang_on_device" and deadly.any():
-            self.runner._device.submit(threading.Event().wait)
-        if FAULT == "illegal_address" and deadly.any():
-            self.runner._device.submit(self.lose_device)
         return Answer(self.runner.start(pixels), len(pixels), deadly)
-
-    def lose_device(self):
-        bad = np.uint64(64)
-        kernel = self.runner._device.kernel("normalise")
-        kernel(bad, bad, bad, bad, np.int32(64), np.int32(64), block=(256, 1, 1), grid=(64, 1, 1))
 
 class Answer:
     def __init__(self, pending, count, deadly):
@@ -65,7 +57,27 @@ class Answer:
             outputs.embedding[:] = np.nan
         return outputs
 
-catalogue.open_runner = lambda *given, **more: Planted(open_real(*given, **more))
+if FAULT in ("hang_on_device", "illegal_address"):
+    from engines.gpu.encoder import DeviceEncoder
+
+    start_real = DeviceEncoder.photographs
+
+    def lose_device(device):
+        bad = np.uint64(64)
+        kernel = device.kernel("normalise")
+        last = [np.int32(64), np.int32(64), np.int32(3)]
+        kernel(bad, bad, bad, bad, *last, block=(256, 1, 1), grid=(64, 1, 1))
+
+    def start(self, batch):
+        whites = [Image.open(io.BytesIO(p.picture)).convert("L").resize((1, 1)).getpixel((0, 0)) for p in batch]
+        if max(whites) > 220:
+            call = threading.Event().wait if FAULT == "hang_on_device" else lambda: lose_device(self._device)
+            self._device.submit(call)
+        return start_real(self, batch)
+
+    DeviceEncoder.photographs = start
+else:
+    catalogue.open_runner = lambda *given, **more: Planted(open_real(*given, **more))
 sys.argv = ["assay", "worker"]
 from worker.cli.main import main
 main()
