@@ -10,7 +10,7 @@ ifeq ($(OFFLINE),1)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: help setup demo demo-recalibrate evaluate test lint faults fuzz chaos chaos-quick soak format bench ci lock clean devstack-up devstack-status devstack-down
+.PHONY: help setup demo demo-recalibrate evaluate test lint faults fuzz chaos chaos-quick soak format bench bench-gpu bench-gpus test-gpu ci lock clean devstack-up devstack-status devstack-down
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,15 @@ format: ## Format the code and apply safe fixes
 
 bench: ## Measure the worker against a plain loop on this machine
 	@python=$$(scripts/setup.sh dev services); exec "$$python" -m benchmarks $(ARGS)
+
+bench-gpu: ## Measure the GPU path on this machine's GPU; ARGS="engines-resnet50 e2e" chooses sections, ARGS=--dry tries them
+	@python=$$(scripts/setup.sh services); exec "$$python" -m benchmarks.gpu $(ARGS)
+
+bench-gpus: ## One worker a GPU: throughput of 1, 2 and 4
+	@python=$$(scripts/setup.sh services); exec "$$python" -m benchmarks.gpu gpus $(ARGS)
+
+test-gpu: ## Run the tests that need a GPU; without one they are skipped and say so
+	@python=$$(scripts/setup.sh dev); exec "$$python" -m pytest -m gpu tests/gpu tests/contract $(ARGS)
 
 ci: ## What continuous integration runs
 	@.ci/run

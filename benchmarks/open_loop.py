@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -23,6 +23,8 @@ from schemas.message import InputRecord, OutputRecord
 from worker.adapters.kafka_follower import KafkaFollower
 from worker.adapters.kafka_sender import KafkaSender
 from worker.cli.submission import build_job, job_record
+from worker.settings import KafkaSettings
+from worker.topics import Topics
 
 PATIENCE_S = 300.0  # for the last answers of a leg
 LEAD_S = 0.5
@@ -68,7 +70,17 @@ class Heard:
 def run_leg(traffic: Traffic, name: str, seconds: float, *, hostile_per_s: float, number: int) -> Leg:
     """Send for `seconds`, then wait for every answer. Raises RunFailed where some do not come."""
     plan = schedule(traffic.good_per_s, hostile_per_s, seconds, seed=traffic.seed * 1000 + number)
-    kafka = traffic.deployment.settings.kafka
+
+    def job_of(due: Due) -> AuthenticationJob:
+        return _good(traffic, due, number) if due.good else _hostile(traffic, due, number)
+
+    return run_plan(traffic.deployment.settings.kafka, plan, job_of, name, number)
+
+
+def run_plan(
+    kafka: KafkaSettings, plan: Sequence[Due], job_of: Callable[[Due], AuthenticationJob], name: str, number: int
+) -> Leg:
+    """Send each job (its id is `job_id_of` its due) at its moment, then wait for every answer. Raises RunFailed."""
     heard, over = Heard(), threading.Event()
     topics = [kafka.topics.results, kafka.topics.dlq, kafka.topics.jobs_slow]
     with KafkaFollower(kafka.client_config(), topics) as follower:
@@ -77,7 +89,7 @@ def run_leg(traffic: Traffic, name: str, seconds: float, *, hostile_per_s: float
         try:
             began_s = monotonic() + LEAD_S
             late: list[float] = []
-            KafkaSender(kafka.client_config()).send(_records(traffic, plan, began_s, number, late))
+            KafkaSender(kafka.client_config()).send(_records(kafka.topics, plan, began_s, job_of, late))
             with heard.changed:
                 complete = heard.changed.wait_for(lambda: len(heard.answers) >= len(plan), PATIENCE_S)
         finally:
@@ -106,20 +118,20 @@ def _moments(rate: float, seconds: float, chance: np.random.Generator) -> list[f
 
 
 def key_of(due: Due, leg: int) -> bytes:
-    return f"{TENANT}/{_job_id(due, leg)}".encode()
+    return f"{TENANT}/{job_id_of(due, leg)}".encode()
 
 
-def _job_id(due: Due, leg: int) -> str:
+def job_id_of(due: Due, leg: int) -> str:
+    """The id of the job that a leg sends at this moment."""
     return f"{'good' if due.good else 'hostile'}-{leg}-{due.number:06d}"
 
 
 def _records(
-    traffic: Traffic, plan: Sequence[Due], began_s: float, leg: int, late: list[float]
+    topics: Topics, plan: Sequence[Due], began_s: float, job_of: Callable[[Due], AuthenticationJob], late: list[float]
 ) -> Iterator[OutputRecord]:
-    topics, rest = traffic.deployment.settings.kafka.topics, threading.Event()
+    rest = threading.Event()
     for due in plan:
-        job = _good(traffic, due, leg) if due.good else _hostile(traffic, due, leg)
-        record = job_record(job, topics)
+        record = job_record(job_of(due), topics)
         rest.wait(max(0.0, began_s + due.at_s - monotonic()))
         late.append((monotonic() - began_s - due.at_s) * 1e3)
         yield record
@@ -127,7 +139,7 @@ def _records(
 
 def _good(traffic: Traffic, due: Due, leg: int) -> AuthenticationJob:
     item = traffic.goods.items[(due.number + 7 * leg) % len(traffic.goods.items)]
-    return build_job(item, tenant=TENANT, job_id=_job_id(due, leg), transport="inline")
+    return build_job(item, tenant=TENANT, job_id=job_id_of(due, leg), transport="inline")
 
 
 def _hostile(traffic: Traffic, due: Due, leg: int) -> AuthenticationJob:
@@ -135,7 +147,7 @@ def _hostile(traffic: Traffic, due: Due, leg: int) -> AuthenticationJob:
     _, photo = traffic.photographs[(due.number + 101 * leg) % len(traffic.photographs)]
     view = JobView(view=next(iter(item.views)), sha256=sha256(photo).hexdigest(), data=photo)
     return AuthenticationJob(
-        job_id=_job_id(due, leg),
+        job_id=job_id_of(due, leg),
         tenant=TENANT,
         sku=item.sku,
         category=item.category,
@@ -174,7 +186,7 @@ def _leg(name: str, plan: Sequence[Due], heard: Heard, began_s: float, number: i
         elif how == "verdict":
             delays.append((at_s - began_s - due.at_s) * 1e3)
         else:
-            raise RunFailed(f"{name}: the good job {_job_id(due, number)} ended as {how}")
+            raise RunFailed(f"{name}: the good job {job_id_of(due, number)} ended as {how}")
     return Leg(
         name=name,
         delays_ms=delays,

@@ -86,14 +86,14 @@ def stage_rates(deployment: Deployment, goods: Goods) -> list[StageRate]:
     jobs = [build_job(item, tenant=TENANT, transport="inline") for item in goods.items]
     records = [_record(job, place) for place, job in enumerate(jobs)]
     parse, parsed = timed("parse", count, lambda: [parse_job(r, max_bytes=MAX_MESSAGE_BYTES) for r in records])
-    received = [_received(record, job) for record, job in zip(records, parsed, strict=True)]
+    received = [received_of(record, job) for record, job in zip(records, parsed, strict=True)]
     images = open_images(settings)
     fetch, _ = timed("fetch (digests)", count, lambda: [images.fetch(job, v) for job in parsed for v in job.views])
     encoding, probes = _encoding(settings, parsed)
     with ExitStack() as closing:
         gallery = open_gallery(settings)
         closing.callback(gallery.close)
-        judging = _judging(settings, received, probes, gallery.snapshot(TENANT))
+        judging = judging_rates(settings, received, probes, gallery.snapshot(TENANT))
     return [parse, fetch, *_inside(deployment, parsed), encoding, *judging]
 
 
@@ -160,9 +160,10 @@ def _encoding(settings: Settings, jobs: Sequence[AuthenticationJob]) -> tuple[St
     return rate, [[next(views) for _ in job.views] for job in jobs]
 
 
-def _judging(
+def judging_rates(
     settings: Settings, received: Sequence[Received], probes: Sequence[list[ViewProbe]], snapshot: GallerySnapshot
 ) -> list[StageRate]:
+    """Matching, judging and settling in PostgreSQL, over jobs whose probes are given."""
     count = len(received)
     pairs = list(zip(received, probes, strict=True))
     match, embedded = timed("match", count, lambda: [_embedded(job, views, snapshot) for job, views in pairs])
@@ -203,7 +204,8 @@ def _record(job: AuthenticationJob, offset: int) -> InputRecord:
     )
 
 
-def _received(record: InputRecord, job: AuthenticationJob) -> Received:
+def received_of(record: InputRecord, job: AuthenticationJob) -> Received:
+    """The job as intake hands it on."""
     now = datetime.now(UTC)
     return Received(record=record, job=job, attempt=1, first_seen=now, received_s=time.monotonic(), held_bytes=0)
 

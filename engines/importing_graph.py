@@ -100,8 +100,8 @@ def pruned(model: ModelProto, outputs: Iterable[str]) -> ModelProto:
             waiting += list(makers[tensor].input) if tensor in makers else []
     copy = ModelProto()
     copy.CopyFrom(model)
-    _refill(copy.graph.node, [n for n in model.graph.node if wanted & set(n.output)])
-    _refill(copy.graph.initializer, [i for i in model.graph.initializer if i.name in wanted])
+    refill(copy.graph.node, [n for n in model.graph.node if wanted & set(n.output)])
+    refill(copy.graph.initializer, [i for i in model.graph.initializer if i.name in wanted])
     del copy.graph.output[:], copy.graph.value_info[:]
     return copy
 
@@ -217,12 +217,12 @@ class Tidied:
         """The repaired graph, without what nothing reads any more."""
         copy = ModelProto()
         copy.CopyFrom(self._model)
-        _refill(copy.graph.node, self.nodes)
-        _refill(copy.graph.initializer, [numpy_helper.from_array(a, n) for n, a in self.stored.items()])
+        refill(copy.graph.node, self.nodes)
+        refill(copy.graph.initializer, [numpy_helper.from_array(a, n) for n, a in self.stored.items()])
         result = pruned(copy, self.outputs)
         result.graph.output.extend(self._model.graph.output)
         stored = set(self.stored)
-        _refill(result.graph.input, [i for i in self._model.graph.input if i.name not in stored])
+        refill(result.graph.input, [i for i in self._model.graph.input if i.name not in stored])
         return result
 
 
@@ -290,7 +290,8 @@ def _constant(node: Any) -> Array | None:
     return None
 
 
-def _refill(field: Any, values: Iterable[Any]) -> None:
+def refill(field: Any, values: Iterable[Any]) -> None:
+    """Give a repeated field these values; they may come from itself."""
     kept = list(values)
     del field[:]
     field.extend(kept)

@@ -1,0 +1,1 @@
+"""`python -m benchmarks.gpu SECTION...`: what the GPU path reaches, in sections of some minutes, each of its own."""

@@ -1,0 +1,49 @@
+"""Section `gpus`: one worker a GPU, photographs by URI, at one, two and four GPUs of one host: G12."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from benchmarks.gpu.end_to_end import goods_of, prepared, services
+from benchmarks.gpu.loading import saturated, shared
+from benchmarks.gpu.machine import gpus
+from benchmarks.gpu.photographs import USUAL
+from benchmarks.gpu.record import Section
+from benchmarks.gpu.serving import Deployed, Load, deployed, load_of, serving_of
+
+COUNTS: Final = (1, 2, 4)
+TIMED_S: Final = 12.0
+
+
+def gpus_section(section: Section) -> None:
+    engine = "tiny_resnet" if section.dry else "resnet50"
+    there = 2 if section.dry else len(gpus())
+    section.fact("GPUs there", there)
+    goods = section.step("render", 20, lambda: goods_of(section))
+    section.step("graphs", 20, lambda: prepared(section, (engine,)))
+    if goods is None:
+        return
+    with services(section) as addresses:
+        files = section.folder / "files"
+        serving = serving_of(engine, section.folder, dry=section.dry)
+        place = section.step(
+            "deploy", 30, lambda: deployed(addresses, section.folder / "stand-gpus", goods, serving, files)
+        )
+        if place is not None:
+            _measured(section, place, load_of(goods, USUAL, files), [n for n in COUNTS if n <= there])
+
+
+def _measured(section: Section, place: Deployed, load: Load, counts: Sequence[int]) -> None:
+    pilot = section.step("pilot", 15, lambda: saturated(place, load, 12 if section.dry else 600, "pilot").jobs_per_s)
+    rates: dict[int, float] = {}
+    for count in counts:
+        jobs = 16 * count if section.dry else int((pilot or 300.0) * count * TIMED_S)
+        settings = [{"CUDA_VISIBLE_DEVICES": str(n)} for n in range(count)]
+        rate = section.step(f"{count} GPUs", 40, partial(shared, place, load, jobs, f"gpus-{count}", settings))
+        if rate is not None:
+            rates[count] = rate
+            section.fact("jobs/s by GPUs", {str(n): round(r, 1) for n, r in rates.items()})
+    for count in (n for n in counts if n > 1 and n in rates and 1 in rates):
+        section.find(f"G12-x{count}", rates[count] / (count * rates[1]), str({n: round(r) for n, r in rates.items()}))

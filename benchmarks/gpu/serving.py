@@ -1,0 +1,174 @@
+"""A deployment for the GPU sections: services, signed engines with random weights (or the demo's), an enrolled gallery,
+a score calibration that is good for timing alone, and jobs of photographs below a file root."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import onnx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from benchmarks.deployment import environment
+from benchmarks.gpu.networks import FAMILIES
+from benchmarks.gpu.photographs import GpuGoods, Weight, views_of, weighed
+from demo.recalibrate import PROFILES
+from demo.stand import TENANT, Stand, new_stand
+from devstack import Addresses
+from engines.catalogue import MODELS_DIR
+from engines.drafts import read_draft
+from engines.export import ExportedEngine, golden_of
+from engines.manifest import QuantizationCalibration, manifest_path, sha256_hex
+from engines.publish import publish, write_public_key
+from schemas.job import AuthenticationJob, JobView
+from schemas.message import OutputRecord
+from worker.adapters.kafka_sender import KafkaSender
+from worker.cli.submission import job_record
+from worker.items import Item
+from worker.settings import Settings, load_settings
+
+DEMO: Final = "resnet18"
+LOOSE: Final = ("--alpha-accept", "0.3", "--alpha-reject", "0.3")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What a worker of a section is told beyond its services."""
+
+    backend: str
+    engine: str
+    models: Path
+    plans: Path
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def environment(self, file_root: Path) -> dict[str, str]:
+        return {
+            "ASSAY_ENGINES__BACKEND": self.backend,
+            "ASSAY_ENGINES__MODELS_DIR": str(self.models),
+            "ASSAY_ENGINES__PLANS_DIR": str(self.plans),
+            "ASSAY_ENGINES__DEFAULT_ENCODER": self.engine,
+            "ASSAY_ENGINES__ENCODERS": "{}",
+            "ASSAY_IMAGES__FILE_ROOT": str(file_root),
+            "ASSAY_EVIDENCE__KEEP": "off",
+            "ASSAY_BUILD": "bench",
+            "ASSAY_OBSERVE__LOG_LEVEL": "info",
+            **LOADED,
+            **self.extra,
+        }
+
+
+# as docs/operations says for a GPU: enough in flight that the device never waits
+LOADED: Final = {
+    "ASSAY_BATCH__MAX_IMAGES": "256",
+    "ASSAY_BATCH__MAX_BYTES": str(128 * 2**20),
+    "ASSAY_BATCH__DEPTH": "4",
+    "ASSAY_INTAKE__QUEUE_JOBS": "512",
+    "ASSAY_INTAKE__HELD_BYTES": str(2**30),
+    "ASSAY_INTAKE__WINDOW_RECORDS": "2048",
+    "ASSAY_IMAGES__FETCH_THREADS": "16",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Jobs of one weight of photographs: `views` by item, as URIs below the file root or inline."""
+
+    items: Sequence[Item]
+    views: Sequence[tuple[JobView, ...]]
+
+    def job(self, number: int, job_id: str) -> AuthenticationJob:
+        """The job of one item in turn; its id is the caller's."""
+        place = number % len(self.items)
+        item = self.items[place]
+        return AuthenticationJob(
+            job_id=job_id,
+            tenant=TENANT,
+            sku=item.sku,
+            category=item.category,
+            submitted_at=datetime.now(UTC),
+            views=self.views[place],
+            payload_digest="",
+            serial=item.serial,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
+    """A stand with everything in place, and the worker's settings."""
+
+    stand: Stand
+    settings: Settings
+    file_root: Path
+
+    def fill(self, load: Load, count: int, name: str) -> None:
+        """Put `count` jobs onto their topic. Returns when all are confirmed."""
+        KafkaSender(self.settings.kafka.client_config()).send(self.records(load, count, name))
+
+    def records(self, load: Load, count: int, name: str) -> Iterator[OutputRecord]:
+        topics = self.settings.kafka.topics
+        return (job_record(load.job(n, f"{name}-{n:07d}"), topics) for n in range(count))
+
+
+def load_of(goods: GpuGoods, weight: Weight, root: Path, *, inline: bool = False) -> Load:
+    items = weighed(goods, weight, root)
+    return Load(items=items, views=[views_of(item, root, inline=inline) for item in items])
+
+
+def deployed(addresses: Addresses, folder: Path, goods: GpuGoods, serving: Serving, file_root: Path) -> Deployed:
+    """Topics, references and a calibration; no worker yet. The first command builds the engine's plan."""
+    stand = new_stand(addresses, folder, serving.environment(file_root))
+    stand.assay("topics", "apply")
+    by = ("--tenant", TENANT, "--by", "bench")
+    stand.assay("enroll", str(goods.references), *by, "--profiles", str(PROFILES), env=stand.curator)
+    stand.assay(
+        "calibrate", str(goods.jobs), "--tenant", TENANT, "--publish", "--by", "bench", *LOOSE, env=stand.curator
+    )
+    with environment(stand.environment):
+        return Deployed(stand=stand, settings=load_settings(), file_root=file_root)
+
+
+def signed_models(prepared: Sequence[Path], folder: Path) -> Path:
+    """The INT8 engines of prepared networks (benchmarks.gpu.networks), signed with a key that is forgotten; and the
+    demo's own beside them. Returns a folder to serve from."""
+    key = Ed25519PrivateKey.generate()
+    write_public_key(folder, "bench", key)
+    for place in prepared:
+        if not manifest_path(folder, place.name).exists():
+            publish(int8_engine(place), folder, key)
+    return folder
+
+
+def int8_engine(prepared: Path) -> ExportedEngine:
+    """The engine of a prepared folder's INT8 graph, described as its FP32 draft is."""
+    draft = read_draft(prepared / "draft")
+    model = (prepared / "int8.onnx").read_bytes()
+    calibration = QuantizationCalibration(method="min-max", images=8, digest=sha256_hex(model))
+    kind = "convolutions" if FAMILIES[prepared.name].recipe == "residual" else "linear layers"
+    manifest = dataclasses.replace(
+        draft.manifest,
+        precision="int8",
+        groups=((kind, "int8"), ("everything else", "fp32")),
+        calibration=calibration,
+        onnx_sha256=sha256_hex(model),
+        golden_sha256="",
+    )
+    assert onnx.load_from_string(model).graph.input[0].name == "images"
+    golden = golden_of(model, manifest)
+    manifest = dataclasses.replace(manifest, golden_sha256=sha256_hex(golden))
+    return ExportedEngine(manifest=manifest, model=model, golden=golden)
+
+
+def serving_of(name: str, folder: Path, *, dry: bool, extra: dict[str, str] | None = None) -> Serving:
+    """How a worker serves one engine: the demo's ResNet-18, or a prepared network below `folder`."""
+    models = MODELS_DIR if name == DEMO else signed_models([folder / name], folder / "models" / name)
+    backend = "auto" if dry else "tensorrt"
+    return Serving(backend=backend, engine=name, models=models, plans=folder / "plans", extra=extra or {})
+
+
+def job_ids(name: str) -> Iterator[str]:
+    return (f"{name}-{n:07d}" for n in itertools.count())

@@ -1,0 +1,160 @@
+"""Each stage of the worker alone, in this process, jobs a second: what the whole reaches at most."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from typing import Any, Final
+
+from confluent_kafka import Consumer
+
+from benchmarks import stages
+from benchmarks.deployment import environment
+from benchmarks.gpu.serving import Deployed, Load
+from benchmarks.gpu.worker_decode import open_decode
+from demo.stand import TENANT
+from schemas.codec import parse_job
+from schemas.job import AuthenticationJob
+from schemas.message import InputRecord, Source
+from worker.adapters.kafka import KafkaSource
+from worker.app import open_encoder, open_gallery, open_images
+from worker.core.evidence import ViewProbe
+
+JOBS: Final = 256
+MOST_BYTES: Final = stages.MAX_MESSAGE_BYTES
+
+
+def stage_rates(deployed: Deployed, load: Load, *, dry: bool) -> dict[str, float]:
+    """Jobs a second: decode and encode on the device, and every stage that a thread of Python runs."""
+    jobs_wanted = 8 if dry else JOBS
+    with environment(deployed.stand.environment):
+        records = [_input(output, n) for n, output in enumerate(deployed.records(load, jobs_wanted, "stage"))]
+        rates: dict[str, float] = {}
+        parsed = _timed(rates, "parse", jobs_wanted, lambda: [parse_job(r, max_bytes=MOST_BYTES) for r in records])
+        blobs = _timed(rates, "fetch", jobs_wanted, lambda: _fetched(deployed, parsed))
+        _decode(rates, blobs, deployed, dry)
+        encoding, probes = _encoded(deployed, parsed, blobs)
+        rates["encode"] = encoding
+        received = [stages.received_of(record, job) for record, job in zip(records, parsed, strict=True)]
+        gallery = open_gallery(deployed.settings)
+        try:
+            judging = stages.judging_rates(deployed.settings, received, probes, gallery.snapshot(TENANT))
+        finally:
+            gallery.close()
+    rates |= {rate.stage: rate.jobs_per_second for rate in judging}
+    return {name: round(rate, 1) for name, rate in rates.items()}
+
+
+def consume_rates(deployed: Deployed, seconds: float = 3.0) -> dict[str, float]:
+    """Records a second out of the jobs topic from its beginning: a bare poll loop, and the worker's own source."""
+    kafka = deployed.settings.kafka
+    bare = {**kafka.client_config(), "group.id": f"bare-{time.time_ns()}", "auto.offset.reset": "earliest"}
+    more = {"queued.max.messages.kbytes": 1_000_000, "fetch.queue.backoff.ms": 5, "enable.auto.commit": False}
+    consumer = Consumer({**bare, **more, "isolation.level": "read_committed"})
+    consumer.subscribe([kafka.topics.jobs])
+    try:
+        found = {"bare poll": _polled(lambda: consumer.poll(0.5), seconds)}
+    finally:
+        consumer.close()
+    source = KafkaSource(
+        client_config=kafka.client_config(),
+        group=f"source-{time.time_ns()}",
+        topics=[kafka.topics.jobs],
+        assignor=kafka.assignor,
+        instance_id=None,
+    )
+    source.subscribe(_Deaf())
+    try:
+        found["worker's source"] = _polled(lambda: source.poll(0.5), seconds)
+    finally:
+        source.close()
+    return found
+
+
+class _Deaf:
+    """A listener for a source whose records nobody works on."""
+
+    def assigned(self, *_given: Any) -> int:
+        return 1
+
+    def revoked(self, *_given: Any) -> None: ...
+    def lost(self, *_given: Any) -> None: ...
+
+
+def _polled(poll: Callable[[], Any], seconds: float) -> float:
+    """From the hundredth record on, when the queue is full."""
+    count, began_s, until_s = 0, 0.0, time.monotonic() + 30
+    while time.monotonic() < until_s:
+        if poll() is None:
+            if began_s:
+                break
+            continue
+        count += 1
+        if count == 100:
+            began_s, until_s = time.monotonic(), time.monotonic() + seconds
+    return (count - 100) / max(time.monotonic() - began_s, 1e-9) if began_s else 0.0
+
+
+def _timed(rates: dict[str, float], stage: str, jobs: int, work: Callable[[], Any]) -> Any:
+    rate, made = stages.timed(stage, jobs, work)
+    rates[stage] = rate.jobs_per_second
+    return made
+
+
+def _fetched(deployed: Deployed, jobs: Sequence[AuthenticationJob]) -> list[list[bytes]]:
+    """With as many threads as the worker fetches with."""
+    images = open_images(deployed.settings)
+    with ThreadPoolExecutor(deployed.settings.images.fetch_threads) as pool:
+        return list(pool.map(lambda job: [images.fetch(job, view) for view in job.views], jobs))
+
+
+def _decode(rates: dict[str, float], blobs: Sequence[list[bytes]], deployed: Deployed, dry: bool) -> None:
+    """Without a device decoder the rate of decoding is part of `encode` alone."""
+    try:
+        with open_decode(224, on_device=not dry) as decode:
+            taken = list(islice(cycle([b for views in blobs for b in views]), 6 * len(blobs)))
+            decode(taken)
+            rates["decode"] = stages.timed("decode", len(blobs), lambda: decode(taken))[0].jobs_per_second
+    except RuntimeError as error:
+        print(f"decode alone: {error}", flush=True)
+
+
+def _encoded(
+    deployed: Deployed, jobs: Sequence[AuthenticationJob], blobs: Sequence[list[bytes]]
+) -> tuple[float, list[list[ViewProbe]]]:
+    """Decode and inference as the worker overlaps them, batches of its size in flight."""
+    settings = deployed.settings
+    encoder = open_encoder(settings)
+    requests = [
+        stages.ViewToRead(tenant=TENANT, view=view, data=data, encoder=settings.engines.default_encoder)
+        for job, views in zip(jobs, blobs, strict=True)
+        for view, data in zip(job.views, views, strict=True)
+    ]
+    size = settings.batch.max_images
+
+    def work() -> list[Any]:
+        pending, made = [], []
+        for first in range(0, len(requests), size):
+            pending.append(encoder.start(requests[first : first + size]))
+            if len(pending) > settings.batch.depth:
+                made += pending.pop(0).result()
+        return made + [probe for one in pending for probe in one.result()]
+
+    try:
+        work()
+        rate, found = stages.timed("encode", len(jobs), work)
+    finally:
+        encoder.close()
+    views = iter(found)
+    return rate.jobs_per_second, [
+        [p for p in islice(views, len(job.views)) if isinstance(p, ViewProbe)] for job in jobs
+    ]
+
+
+def _input(output: Any, offset: int) -> InputRecord:
+    source = Source(topic="bench", partition=0, offset=offset)
+    return InputRecord(
+        source=source, epoch=0, key=output.key, value=output.value, headers=output.headers, timestamp_ms=0
+    )
