@@ -8,6 +8,7 @@ what it measured stays, and the next goes on. At the end all records of this sou
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from benchmarks.gpu.report import merge
 from benchmarks.host import ROOT
 
 OUT: Final = ROOT / "benchmarks" / "out" / "gpu"
-GRACE_S: Final = 20.0  # of a section, beyond its time, to write what it has
+GRACE_S: Final = 30.0  # of a section, beyond its time, to write what it has
 
 
 def _engines(family: str, dry: str) -> Callable[[Section], None]:
@@ -51,6 +52,12 @@ def _latency(section: Section) -> None:
     latency_section(section)
 
 
+def _accuracy(section: Section) -> None:
+    from benchmarks.gpu.accuracy import accuracy_section
+
+    accuracy_section(section)
+
+
 def _gpus(section: Section) -> None:
     from benchmarks.gpu.scaling import gpus_section
 
@@ -64,6 +71,7 @@ SECTIONS: Final[dict[str, tuple[float, Callable[[Section], None]]]] = {
     "decode": (120.0, _decode),
     "engines-vit": (400.0, _engines("vit_b16", "tiny_vit")),
     "latency": (240.0, _latency),
+    "accuracy": (530.0, _accuracy),
     "gpus": (300.0, _gpus),
 }
 SEVERAL: Final = ("gpus",)  # not among `all`: they need several GPUs
@@ -97,13 +105,18 @@ def _apart(name: str, given: argparse.Namespace, left_s: float) -> None:
     print(f"#### {name}: {budget_s:.0f} s at most", flush=True)
     options = ["--inside", "--budget", f"{budget_s:.0f}", "--out", str(given.out), *(["--dry"] if given.dry else [])]
     began = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.gpu", name, *options])
     try:
-        code = subprocess.run(
-            [sys.executable, "-m", "benchmarks.gpu", name, *options], timeout=budget_s + GRACE_S
-        ).returncode
+        code = process.wait(budget_s)
         told = "done" if code == 0 else f"ENDED WITH {code}"
     except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # so that it stops the services and workers that it started
         told = "its time was up"
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            told = "its time was up, and it had to be killed"
     print(f"#### {name}: {told} after {time.monotonic() - began:.0f} s", flush=True)
 
 

@@ -103,7 +103,11 @@ def pillow_rate(blobs: Sequence[bytes], *, draft: bool) -> float:
     taken = list(islice(cycle(blobs), 8 * cores))
     with ThreadPoolExecutor(cores) as pool:
         list(pool.map(partial(_pillow, draft), taken[:cores]))
-        return len(taken) * _turns(lambda: list(pool.map(partial(_pillow, draft), taken)) and None)
+
+        def once() -> None:
+            list(pool.map(partial(_pillow, draft), taken))
+
+        return len(taken) * _turns(once)
 
 
 def _pillow(draft: bool, blob: bytes) -> tuple[int, int]:

@@ -111,7 +111,7 @@ class EndToEnd:
 
     def consume(self) -> dict[str, float]:
         """The worker's intake beside a bare poll loop, both over the inline jobs that lie in the topic."""
-        rates = consume_rates(self._place)
+        rates = consume_rates(self._place, warm=5 if self.section.dry else 100)
         self.section.find("G16", rates["worker's source"] / rates["bare poll"], str(rates))
         return rates
 

@@ -191,7 +191,7 @@ class EngineRace:
     def three_outputs(self) -> dict[str, float]:
         """The best recipe with all outputs and with the embedding alone, alike in everything else."""
         recipe = self._chosen("best")
-        rates = {}
+        rates: dict[str, float] = {}
         for name, outputs in (("embedding", ("embedding",)), ("three", ())):
             graph = device_graph(self._source(recipe), recipe.rewrites, outputs)
             batches = (self.race_batch, self.race_batch, self.race_batch)

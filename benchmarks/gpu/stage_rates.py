@@ -47,7 +47,7 @@ def stage_rates(deployed: Deployed, load: Load, *, dry: bool) -> dict[str, float
     return {name: round(rate, 1) for name, rate in rates.items()}
 
 
-def consume_rates(deployed: Deployed, seconds: float = 3.0) -> dict[str, float]:
+def consume_rates(deployed: Deployed, *, seconds: float = 3.0, warm: int = 100) -> dict[str, float]:
     """Records a second out of the jobs topic from its beginning: a bare poll loop, and the worker's own source."""
     kafka = deployed.settings.kafka
     bare = {**kafka.client_config(), "group.id": f"bare-{time.time_ns()}", "auto.offset.reset": "earliest"}
@@ -55,7 +55,7 @@ def consume_rates(deployed: Deployed, seconds: float = 3.0) -> dict[str, float]:
     consumer = Consumer({**bare, **more, "isolation.level": "read_committed"})
     consumer.subscribe([kafka.topics.jobs])
     try:
-        found = {"bare poll": _polled(lambda: consumer.poll(0.5), seconds)}
+        found = {"bare poll": _polled(lambda: consumer.poll(0.5), seconds, warm)}
     finally:
         consumer.close()
     source = KafkaSource(
@@ -67,7 +67,7 @@ def consume_rates(deployed: Deployed, seconds: float = 3.0) -> dict[str, float]:
     )
     source.subscribe(_Deaf())
     try:
-        found["worker's source"] = _polled(lambda: source.poll(0.5), seconds)
+        found["worker's source"] = _polled(lambda: source.poll(0.5), seconds, warm)
     finally:
         source.close()
     return found
@@ -83,8 +83,8 @@ class _Deaf:
     def lost(self, *_given: Any) -> None: ...
 
 
-def _polled(poll: Callable[[], Any], seconds: float) -> float:
-    """From the hundredth record on, when the queue is full."""
+def _polled(poll: Callable[[], Any], seconds: float, warm: int) -> float:
+    """Records a second after the first `warm`, when the queue is full."""
     count, began_s, until_s = 0, 0.0, time.monotonic() + 30
     while time.monotonic() < until_s:
         if poll() is None:
@@ -92,9 +92,9 @@ def _polled(poll: Callable[[], Any], seconds: float) -> float:
                 break
             continue
         count += 1
-        if count == 100:
+        if count == warm:
             began_s, until_s = time.monotonic(), time.monotonic() + seconds
-    return (count - 100) / max(time.monotonic() - began_s, 1e-9) if began_s else 0.0
+    return (count - warm) / max(time.monotonic() - began_s, 1e-9) if began_s else 0.0
 
 
 def _timed(rates: dict[str, float], stage: str, jobs: int, work: Callable[[], Any]) -> Any:
@@ -107,7 +107,8 @@ def _fetched(deployed: Deployed, jobs: Sequence[AuthenticationJob]) -> list[list
     """With as many threads as the worker fetches with."""
     images = open_images(deployed.settings)
     with ThreadPoolExecutor(deployed.settings.images.fetch_threads) as pool:
-        return list(pool.map(lambda job: [images.fetch(job, view) for view in job.views], jobs))
+        found = list(pool.map(lambda job: [images.fetch(job, view) for view in job.views], jobs))
+    return [[blob for blob in views if isinstance(blob, bytes)] for views in found]
 
 
 def _decode(rates: dict[str, float], blobs: Sequence[list[bytes]], deployed: Deployed, dry: bool) -> None:
