@@ -13,6 +13,7 @@ from benchmarks import findings
 from benchmarks.findings import Finding
 from benchmarks.gpu.goals import GOALS, finding
 from benchmarks.gpu.machine import source_digest
+from benchmarks.gpu.plots import draw
 from benchmarks.gpu.record import write_json
 
 
@@ -22,6 +23,7 @@ def merge(folder: Path) -> int:
     made = merged(records)
     content = {f.id: f.as_json() for f in made} | {"sections": {r["section"]: _told(r) for r in records}}
     write_json(folder / "gpu.json", content)
+    draw(records, folder)
     console = Console(width=150)
     console.print(findings.table(made))
     failed = [f"{r['section']}: {name}" for r in records for name, s in r["steps"].items() if s["state"] == "failed"]

@@ -133,13 +133,14 @@ def deployed(addresses: Addresses, folder: Path, goods: GpuGoods, serving: Servi
 
 
 def signed_models(prepared: Sequence[Path], folder: Path) -> Path:
-    """The INT8 engines of prepared networks (benchmarks.gpu.networks), signed with a key that is forgotten; and the
-    demo's own beside them. Returns a folder to serve from."""
+    """The INT8 engines of prepared networks (benchmarks.gpu.networks), signed with a key that is forgotten, in a folder
+    to serve from; another section may have left it there."""
+    if all(manifest_path(folder, place.name).exists() for place in prepared):
+        return folder
     key = Ed25519PrivateKey.generate()
     write_public_key(folder, "bench", key)
     for place in prepared:
-        if not manifest_path(folder, place.name).exists():
-            publish(int8_engine(place), folder, key)
+        publish(int8_engine(place), folder, key)
     return folder
 
 
