@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# Compile kernels.cu ahead of time: machine code for compute capability 7.5 to 10.0, and PTX for what comes after.
-# Needs nvcc of CUDA 12.9 or newer. The result is committed, so that a worker needs no compiler.
+# Compile the kernels ahead of time: machine code for compute capability 7.5 to 10.0, and PTX for what comes after.
+# Needs nvcc of CUDA 12.9 or newer. The results are committed, so that a worker needs no compiler.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-targets=()
-for capability in 75 80 86 89 90 100; do targets+=(-gencode "arch=compute_$capability,code=sm_$capability"); done
-nvcc -O3 -fmad=false -fatbin -compress-mode=size "${targets[@]}" -gencode arch=compute_100,code=compute_100 \
-  -o kernels.fatbin kernels.cu
-sha256sum kernels.cu kernels.fatbin
+compile() { # FILE.cu, an option, capabilities
+    local file=$1 option=$2 targets=()
+    shift 2
+    for capability in "$@"; do targets+=(-gencode "arch=compute_$capability,code=sm_$capability"); done
+    nvcc -O3 -std=c++17 "$option" --compress-mode=size -fatbin "${targets[@]}" -gencode arch=compute_100,code=compute_100 \
+        -o "${file%.cu}.fatbin" "$file"
+    sha256sum "$file" "${file%.cu}.fatbin"
+}
+compile kernels.cu -fmad=false 75 80 86 89 90 100
+compile compare.cu -fmad=true 75 80 90 100 # code for 8.0 runs on 8.6 and 8.9
+compile search.cu -fmad=true 80 90 100     # asynchronous copies and this shape of product came with 8.0

@@ -322,7 +322,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // From cosines to what travels back: `maps` [views, h*w] (distance over spread, 0 where masked) and `totals` [views][4]:
-// the mean of the largest 5 % of the kept cells, the mean distance, whether aligned, 0. One block (256 threads) a view.
+// the mean of the largest 5 % of the kept cells, the mean distance, whether aligned, whether the probe is finite. One block (256 threads) a view.
 extern "C" __global__ void __launch_bounds__(256)
     finish(const View *views, Grid grid, const int *any, const float *cosines, const unsigned *forward,
            const unsigned *backward, float *maps, float4 *totals) {
@@ -330,6 +330,9 @@ extern "C" __global__ void __launch_bounds__(256)
     const int cells = grid.height * grid.width, aligned = any[blockIdx.x];
     int size = 1;
     while (size < cells) size *= 2;
+    int finite = 1;
+    for (int at = threadIdx.x; at < cells * grid.depth; at += blockDim.x) finite &= isfinite(view.probe[at]);
+    finite = __syncthreads_and(finite);
     __shared__ float values[MOST_CELLS];
     __shared__ double sums[8];
     double distances = 0;
@@ -381,11 +384,12 @@ extern "C" __global__ void __launch_bounds__(256)
     for (int at = threadIdx.x; at < top; at += 32) largest += values[at];
     largest = warp_sum(largest);
     for (int warp = 0; warp < 8; warp++) all += sums[warp];
-    if (threadIdx.x == 0) totals[blockIdx.x] = make_float4(top ? (float)(largest / top) : 0.f, (float)(all / cells), aligned, 0.f);
+    if (threadIdx.x == 0) totals[blockIdx.x] = make_float4(top ? (float)(largest / top) : 0.f, (float)(all / cells), aligned, finite);
 }
 
-struct Rows {  // cosines of one embedding with `count` rows of `dims`, less those of `own` (from, to)
+struct Rows {  // `embedding` against `count` rows of `dims`, less those of `own` (from, to); `skus` [count]: whose each is
     const float *embedding, *rows;
+    const int *skus;
     int count, dims, own_from, own_to, out, pad;
 };
 
@@ -396,22 +400,32 @@ __device__ __forceinline__ float row_cosine(const Rows &of, int row) {
     return fminf(fmaxf(sum, -1.f), 1.f);
 }
 
-// `cosines` from `out` on: all of them. One block a view, a warp a row.
+// `cosines` from `out` on: all of them. Blocks (x) share a view's (y) rows, a warp a row; so in the next two.
 extern "C" __global__ void row_cosines(const Rows *views, float *cosines) {
-    const Rows of = views[blockIdx.x];
-    for (int row = threadIdx.x / 32; row < of.count; row += blockDim.x / 32) {
+    const Rows of = views[blockIdx.y];
+    const int warps = blockDim.x / 32;
+    for (int row = blockIdx.x * warps + threadIdx.x / 32; row < of.count; row += gridDim.x * warps) {
         const float cosine = row_cosine(of, row);
         if (threadIdx.x % 32 == 0) cosines[of.out + row] = cosine;
     }
 }
 
-// `best` [views]: the key of the nearest row that is not of `own`; 0 before, and after where there is none. Blocks (x)
-// share a view's (y) rows.
+// `best` [views]: the key of the nearest row that is not of `own`; 0 before, and after where there is none.
 extern "C" __global__ void nearest_row(const Rows *views, unsigned long long *best) {
     const Rows of = views[blockIdx.y];
-    unsigned long long own = 0;
     const int warps = blockDim.x / 32;
+    unsigned long long own = 0;
     for (int row = blockIdx.x * warps + threadIdx.x / 32; row < of.count; row += gridDim.x * warps)
         if (row < of.own_from || row >= of.own_to) own = max(own, key_of(row_cosine(of, row), row));
     if (threadIdx.x % 32 == 0 && own) atomicMax(&best[blockIdx.y], own);
+}
+
+// `best` from `out` on: the best cosine of each SKU as an ordered number; 0 before.
+extern "C" __global__ void sku_cosines(const Rows *views, unsigned *best) {
+    const Rows of = views[blockIdx.y];
+    const int warps = blockDim.x / 32;
+    for (int row = blockIdx.x * warps + threadIdx.x / 32; row < of.count; row += gridDim.x * warps) {
+        const unsigned key = ordered(row_cosine(of, row));
+        if (threadIdx.x % 32 == 0) atomicMax(&best[of.out + of.skus[row]], key);
+    }
 }

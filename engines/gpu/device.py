@@ -26,12 +26,13 @@ class Device:
         self._owner = ThreadPoolExecutor(1, thread_name_prefix=f"gpu-{ordinal}")
         self._waiter = ThreadPoolExecutor(1, thread_name_prefix=f"gpu-{ordinal}-wait")
         try:
-            self._context, self.name, self.capability, self._module = self.run(lambda: _opened(ordinal))
+            self._context, self.name, self.capability, module = self.run(lambda: _opened(ordinal))
             self._waiters_context = self._waiter.submit(lambda: _entered(ordinal)).result()
         except BaseException:
             self._owner.shutdown()
             self._waiter.shutdown()
             raise
+        self._modules = {_KERNELS: module}
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Queue `call` for the device's thread."""
@@ -45,9 +46,25 @@ class Device:
         """Queue `call` for the thread that waits for events, in which it may do nothing else to the device."""
         return self._waiter.submit(call)
 
-    def kernel(self, name: str) -> Any:
-        """A function of kernels.cu. In the device's thread."""
-        return self._module.get_function(name)
+    def kernel(self, name: str, fatbin: Path = _KERNELS) -> Any:
+        """A function of kernels.cu, or of another file beside it. In the device's thread."""
+        if fatbin not in self._modules:
+            self._modules[fatbin] = _module(fatbin)
+        return self._modules[fatbin].get_function(name)
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """What is free and what there is, over all processes. In the device's thread."""
+        import pycuda.driver as cuda
+
+        free, total = cuda.mem_get_info()
+        return int(free), int(total)
+
+    def processors(self) -> int:
+        """Multiprocessors. In the device's thread."""
+        import pycuda.driver as cuda
+
+        number = cuda.device_attribute.MULTIPROCESSOR_COUNT
+        return int(cuda.Context.get_device().get_attribute(number))
 
     def close(self) -> None:
         """Let queued calls end, then leave the context."""
@@ -57,7 +74,7 @@ class Device:
     def _leave(self) -> None:
         self._waiter.submit(self._waiters_context.pop)
         self._waiter.shutdown(wait=True)
-        del self._module
+        self._modules.clear()
         self._context.pop()
 
 
@@ -79,9 +96,7 @@ def _opened(ordinal: int) -> tuple[Any, str, tuple[int, int], Any]:
         fix = "install the gpu extra and an NVIDIA driver, or choose the openvino backend"
         message = f"GPU {ordinal} cannot be used: {error}"
         raise EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, message, fix) from error
-    context = _entered(ordinal)
-    module = cuda.module_from_buffer(_KERNELS.read_bytes())
-    return context, device.name(), device.compute_capability(), module
+    return _entered(ordinal), device.name(), device.compute_capability(), _module(_KERNELS)
 
 
 def _entered(ordinal: int) -> Any:
@@ -91,3 +106,9 @@ def _entered(ordinal: int) -> Any:
     context = cuda.Device(ordinal).retain_primary_context()
     context.push()
     return context
+
+
+def _module(fatbin: Path) -> Any:
+    import pycuda.driver as cuda
+
+    return cuda.module_from_buffer(fatbin.read_bytes())

@@ -35,7 +35,7 @@ def build_snapshot(
         tenant=tenant,
         revision=revision,
         sets=_sets(ordered, known, max_medoids),
-        indexes=_indexes(ordered),
+        indexes=_indexes(ordered, previous.indexes if previous else {}),
         sku_category={reference.sku: reference.category for reference in ordered},
         reference_digests={reference.sha256: reference.reference_id for reference in ordered},
         reference_phashes=np.array([reference.phash for reference in ordered], np.uint64),
@@ -80,6 +80,9 @@ def _reference_set(group: Sequence[Reference], known: ReferenceSet | None, max_m
     chosen = [genuine[row] for row in medoids(embeddings, max_medoids)]
     ids = tuple(reference.reference_id for reference in chosen)
     patches = np.stack([reference.patches for reference in chosen])
+    fake_ids = tuple(reference.reference_id for reference in fakes)
+    if known and (known.ids, known.counterfeit_ids, known.genuine_count) == (ids, fake_ids, len(genuine)):
+        return known  # the very same: what a device keeps of it stays good
     spread = _spread(known, ids, patches, chosen[0].patch_grid)
     return ReferenceSet(
         ids=ids,
@@ -87,7 +90,7 @@ def _reference_set(group: Sequence[Reference], known: ReferenceSet | None, max_m
         patches=patches,
         patch_grid=chosen[0].patch_grid,
         spread=spread.cells,
-        counterfeit_ids=tuple(reference.reference_id for reference in fakes),
+        counterfeit_ids=fake_ids,
         counterfeits=np.stack([fake.embedding for fake in fakes]) if fakes else embeddings[:0],
         genuine_count=len(genuine),
         typical_distance=spread.typical_distance,
@@ -102,19 +105,20 @@ def _spread(
     return spread_of(patches, grid)
 
 
-def _indexes(references: Iterable[Reference]) -> dict[SpaceKey, ViewIndex]:
+def _indexes(references: Iterable[Reference], known: Mapping[SpaceKey, ViewIndex]) -> dict[SpaceKey, ViewIndex]:
     groups: dict[SpaceKey, list[Reference]] = defaultdict(list)
     for reference in references:
         if reference.genuine:
             groups[reference.category, reference.view, reference.space].append(reference)
-    return {key: _index(group) for key, group in groups.items()}
+    return {key: _index(group, known.get(key)) for key, group in groups.items()}
 
 
-def _index(group: Sequence[Reference]) -> ViewIndex:
+def _index(group: Sequence[Reference], known: ViewIndex | None) -> ViewIndex:
     ordered = sorted(group, key=lambda reference: (reference.sku, reference.reference_id))
     skus, starts = np.unique([reference.sku for reference in ordered], return_index=True)
-    return ViewIndex(
+    made = ViewIndex(
         skus=tuple(str(sku) for sku in skus),
         starts=starts.astype(np.intp),
         embeddings=np.stack([reference.embedding for reference in ordered]),
     )
+    return known if known and made.same_as(known) else made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -59,6 +60,31 @@ class ViewIndex:
     skus: tuple[str, ...]  # distinct, ascending
     starts: NDArray[np.intp]
     embeddings: NDArray[np.float32]
+
+    def same_as(self, other: ViewIndex) -> bool:
+        same = self.skus == other.skus and np.array_equal(self.starts, other.starts)
+        return same and np.array_equal(self.embeddings, other.embeddings)
+
+    def position(self, sku: str) -> int | None:
+        """Where in `skus` it stands."""
+        at = bisect_left(self.skus, sku)
+        return at if at < len(self.skus) and self.skus[at] == sku else None
+
+    def rows_of(self, sku: str) -> tuple[int, int]:
+        """Its rows, from and to; the same twice where there are none."""
+        at = self.position(sku)
+        if at is None:
+            return 0, 0
+        after = at + 1
+        return int(self.starts[at]), int(self.starts[after]) if after < len(self.skus) else len(self.embeddings)
+
+    def numbers(self) -> NDArray[np.int32]:
+        """Of each row, where its SKU stands in `skus`."""
+        counts = np.diff([*self.starts, len(self.embeddings)])
+        return np.repeat(np.arange(len(self.skus), dtype=np.int32), counts)
+
+    def sku_of(self, row: int) -> str:
+        return self.skus[int(np.searchsorted(self.starts, row, side="right")) - 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

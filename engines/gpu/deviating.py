@@ -1,0 +1,246 @@
+"""Patch features of many views against their references, on the device: maps, their scalars and whether aligned.
+
+The twin is worker.core.deviation; compare.cu says what each kernel does. Of a view, 4 bytes a cell and 16 more travel
+back.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.gpu.device import Device
+from engines.gpu.memory import Buffers
+
+COMPARE: Final = Path(__file__).with_name("compare.fatbin")
+MOST_DEPTH: Final = 128
+MOST_CELLS: Final = 4096
+_MOST_COARSE: Final = 1024
+_POOL_FROM_CELLS: Final = 16
+_OFFSETS: Final = 25
+_TILE: Final = 64
+_MOST_VIEWS: Final = 64  # of one launch: bounds the buffers between kernels
+_MOST_PAIRS: Final = 512
+_VIEW: Final = np.dtype(
+    [("probe", "u8"), ("references", "u8"), ("spread", "u8"), ("kept", "u8")]
+    + [(name, "i4") for name in ("count", "kept_cells", "first_pair", "pad")]
+)
+_FIT_BYTES: Final = 32
+_KERNELS: Final = (
+    *("pool_probes", "pool_references", "coarse_nearest", "fit_affine"),
+    *("local_cosines", "free_cosines", "finish"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePatches:
+    """Patch features float32 [h*w, d] that already lie on the device at `address`; `owner` keeps them there."""
+
+    address: int
+    shape: tuple[int, int]
+    owner: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchSet:
+    """References on the device: int8 [count, h*w, d] and their spread float32 [h*w]. Sized."""
+
+    allocation: Any
+    spread_at: int  # bytes from the allocation's start
+    size_bytes: int
+    count: int
+    grid: tuple[int, int]
+    depth: int
+
+    def free(self) -> None:
+        self.allocation.free()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A probe's patches [h*w, d] (rows L2-normalised) to be compared; `kept` bool [h, w]: False where masked."""
+
+    probe: NDArray[np.float32] | DevicePatches
+    references: PatchSet
+    kept: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deviations:
+    """`cells` float32 [h, w], 1 is typical of genuine, 0 where masked; the rest as worker.core.deviation.Deviation."""
+
+    cells: NDArray[np.float32]
+    scalar: float
+    mean_distance: float
+    aligned: bool
+    finite: bool  # False: the probe holds a NaN or an infinity, and nothing else here means anything
+
+
+def takes(grid: tuple[int, int], depth: int) -> bool:
+    """Whether the kernels' fixed sizes fit; what they do not take is the host's."""
+    cells, factor = grid[0] * grid[1], _pooled_by(grid)
+    coarse = (grid[0] // factor) * (grid[1] // factor)
+    return depth % 16 == 0 and depth <= MOST_DEPTH and 0 < cells <= MOST_CELLS and 0 < coarse <= _MOST_COARSE
+
+
+def patch_set_bytes(patches: NDArray[np.int8]) -> int:
+    return _spread_at(patches) + 4 * int(patches.shape[1])
+
+
+def load_patch_set(patches: NDArray[np.int8], spread: NDArray[np.float32]) -> PatchSet:
+    """Copy `patches` [n, h*w, d] and `spread` [h, w]. In the device's thread."""
+    import pycuda.driver as cuda
+
+    size, at = patch_set_bytes(patches), _spread_at(patches)
+    packed = np.zeros(size, np.uint8)
+    packed[: patches.nbytes] = patches.reshape(-1).view(np.uint8)
+    packed[at:] = np.ascontiguousarray(spread, np.float32).reshape(-1).view(np.uint8)
+    allocation = cuda.mem_alloc(size)
+    cuda.memcpy_htod(allocation, packed)
+    height, width = spread.shape
+    return PatchSet(
+        allocation=allocation,
+        spread_at=at,
+        size_bytes=size,
+        count=len(patches),
+        grid=(height, width),
+        depth=patches.shape[2],
+    )
+
+
+class DeviationKernels:
+    """Runs comparisons. All of it in the device's thread."""
+
+    def __init__(self, device: Device) -> None:
+        import pycuda.driver as cuda
+
+        self._cuda = cuda
+        self._kernels = {name: device.kernel(name, COMPARE) for name in _KERNELS}
+        self._buffers = Buffers()
+        self._stream = cuda.Stream()
+
+    def run(self, comparisons: Sequence[Comparison]) -> list[Deviations]:
+        """In the order of `comparisons`; those of one grid and depth run together."""
+        results: list[Deviations | None] = [None] * len(comparisons)
+        numbered = sorted(enumerate(comparisons), key=lambda pair: _geometry(pair[1]))
+        for _, alike in itertools.groupby(numbered, key=lambda pair: _geometry(pair[1])):
+            for launch in _launches(list(alike)):
+                found = self._launch([comparison for _, comparison in launch])
+                for (number, _), result in zip(launch, found, strict=True):
+                    results[number] = result
+        return [result for result in results if result is not None]
+
+    def _launch(self, views: Sequence[Comparison]) -> list[Deviations]:
+        grid, depth = views[0].references.grid, views[0].references.depth
+        cells, factor = grid[0] * grid[1], _pooled_by(grid)
+        coarse_grid = (grid[0] // factor, grid[1] // factor)
+        coarse = coarse_grid[0] * coarse_grid[1]
+        described, pairs = self._describe(views, cells, depth)
+        geometry = np.array([*grid, depth, factor, *coarse_grid], np.int32)
+        count, pair_count = len(views), sum(view.references.count for view in views)
+        pooled = self._buffers.device("pooled", (count + pair_count) * coarse * depth * 4)
+        pooled_references = np.uint64(int(pooled) + count * coarse * depth * 4)
+        forward = self._zeroed("nearest", 2 * pair_count * coarse * 8)
+        backward = np.uint64(int(forward) + pair_count * coarse * 8)
+        any_aligned = self._zeroed("any", count * 4)
+        ahead = self._zeroed("free", 2 * count * cells * 4)
+        back = np.uint64(int(ahead) + count * cells * 4)
+        fits = self._buffers.device("fits", pair_count * _FIT_BYTES)
+        cosines = self._buffers.device("cosines", count * cells * _OFFSETS * 4)
+        totals = self._buffers.device("answer", count * (4 + cells) * 4)
+        maps = np.uint64(int(totals) + count * 16)  # behind them, for they are written 16 bytes at once
+        tiles = (-(-coarse // _TILE)) ** 2
+        self._call("pool_probes", (coarse, count), 128, described, geometry, pooled)
+        self._call("pool_references", (coarse, pair_count), 128, described, pairs, geometry, pooled_references)
+        near = (pairs, geometry, pooled, pooled_references, forward, backward)
+        self._call("coarse_nearest", (tiles, pair_count), 256, *near)
+        self._call("fit_affine", (pair_count, 1), 128, pairs, geometry, forward, backward, fits, any_aligned)
+        self._call("local_cosines", (cells, count), 128, described, geometry, fits, any_aligned, cosines)
+        free = (described, pairs, np.int32(pair_count), geometry, any_aligned, ahead, back)
+        self._call("free_cosines", (min(528, pair_count * (-(-cells // _TILE)) ** 2), 1), 256, *free)
+        rest = (described, geometry, any_aligned, cosines, ahead, back, maps, totals)
+        self._call("finish", (count, 1), 256, *rest)
+        return self._read(totals, count, grid)
+
+    def _describe(self, views: Sequence[Comparison], cells: int, depth: int) -> tuple[Any, Any]:
+        """Views and pairs on the device, with whatever of them lies on the host still. One copy."""
+        table = np.zeros(len(views), _VIEW)
+        counts = [view.references.count for view in views]
+        first = np.cumsum([0, *counts[:-1]])
+        pairs = np.array([(v, r) for v, count in enumerate(counts) for r in range(count)], np.int32)
+        hosted = [view.probe for view in views if not isinstance(view.probe, DevicePatches)]
+        pairs_at = table.nbytes
+        kept_at = pairs_at + pairs.nbytes
+        probes_at = -(-(kept_at + len(views) * cells) // 16) * 16
+        size = probes_at + len(hosted) * cells * depth * 4
+        sent = self._buffers.device("sent", size)
+        staged = self._buffers.pinned("sent", size)
+        upload = iter(range(int(sent) + probes_at, int(sent) + size, cells * depth * 4))
+        for number, view in enumerate(views):
+            held = view.references
+            at = view.probe.address if isinstance(view.probe, DevicePatches) else next(upload)
+            references = int(held.allocation)
+            kept = int(sent) + kept_at + number * cells
+            addresses = (at, references, references + held.spread_at, kept)
+            table[number] = (*addresses, held.count, int(view.kept.sum()), first[number], 0)
+        staged[:pairs_at] = table.view(np.uint8)
+        staged[pairs_at:kept_at] = pairs.reshape(-1).view(np.uint8)
+        staged[kept_at : kept_at + len(views) * cells] = np.concatenate([v.kept.ravel() for v in views]).view(np.uint8)
+        for number, probe in enumerate(hosted):
+            at = probes_at + number * cells * depth * 4
+            staged[at : at + cells * depth * 4].view(np.float32)[:] = probe.ravel()
+        self._cuda.memcpy_htod_async(sent, staged, self._stream)
+        return sent, np.uint64(int(sent) + pairs_at)
+
+    def _read(self, answer: Any, count: int, grid: tuple[int, int]) -> list[Deviations]:
+        cells = grid[0] * grid[1]
+        staged = self._buffers.pinned("answer", count * (4 + cells) * 4)
+        self._cuda.memcpy_dtoh_async(staged, answer, self._stream)
+        self._stream.synchronize()
+        numbers = staged.view(np.float32).copy()
+        totals = numbers[: count * 4].reshape(count, 4).tolist()
+        maps = numbers[count * 4 :].reshape(count, *grid)
+        return [
+            Deviations(cells=cells, scalar=scalar, mean_distance=mean, aligned=bool(aligned), finite=bool(finite))
+            for cells, (scalar, mean, aligned, finite) in zip(maps, totals, strict=True)
+        ]
+
+    def _zeroed(self, name: str, size_bytes: int) -> Any:
+        allocation = self._buffers.device(name, size_bytes)
+        self._cuda.memset_d8_async(int(allocation), 0, size_bytes, self._stream)
+        return allocation
+
+    def _call(self, name: str, grid: tuple[int, int], threads: int, *arguments: Any) -> None:
+        self._kernels[name](*arguments, block=(threads, 1, 1), grid=grid, stream=self._stream)
+
+
+def _launches(numbered: Sequence[tuple[int, Comparison]]) -> list[list[tuple[int, Comparison]]]:
+    """Cut so that none has too many views or pairs; a view of very many references goes alone."""
+    launches: list[list[tuple[int, Comparison]]] = []
+    pairs = _MOST_PAIRS
+    for item in numbered:
+        count = item[1].references.count
+        if not launches or len(launches[-1]) == _MOST_VIEWS or pairs + count > _MOST_PAIRS:
+            launches.append([])
+            pairs = 0
+        launches[-1].append(item)
+        pairs += count
+    return launches
+
+
+def _geometry(comparison: Comparison) -> tuple[int, int, int]:
+    return *comparison.references.grid, comparison.references.depth
+
+
+def _pooled_by(grid: tuple[int, int]) -> int:
+    return 2 if min(grid) >= _POOL_FROM_CELLS else 1
+
+
+def _spread_at(patches: NDArray[np.int8]) -> int:
+    return -(-patches.nbytes // 16) * 16
