@@ -9,7 +9,7 @@ has its group. All groups from there on are scored again in float64. `chosen_gro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -117,7 +117,8 @@ class NearestKernels:
     def __init__(self, device: Device) -> None:
         import pycuda.driver as cuda
 
-        self._cuda = cuda
+        self.cuda = cuda
+        self._timed: dict[str, float] | None = None
         self._buffers = Buffers()
         self._stream = cuda.Stream()
         names = ("halve", "group_maxima_64", "group_maxima_256", "choose_groups", "score_again", "best_rows")
@@ -167,13 +168,29 @@ class NearestKernels:
         self._call("score_again", (16, count), 256, table.exact, probes, own, groups, found, rows, dims, exact)
         self._call("best_rows", (count, 1), 256, exact, groups, found, most, answer, scores)
 
+    def event_ms(self, call: Callable[[], None]) -> float:
+        """How long the device takes for what `call` enqueues here."""
+        first, last = self.cuda.Event(), self.cuda.Event()
+        first.record(self._stream)
+        call()
+        last.record(self._stream)
+        last.synchronize()
+        return float(last.time_since(first))
+
+    def timed(self, table: Table, probes: Any, own: Any, count: int = 256, wanted: int = 10) -> dict[str, float]:
+        """Milliseconds by kernel of one search, each waited for."""
+        self._timed = {}
+        self.enqueue(table, probes, own, count, wanted)
+        found, self._timed = self._timed, None
+        return found
+
     def _send(self, probes: NDArray[np.float32], own: Sequence[tuple[int, int]]) -> tuple[Any, Any]:
         at = _padded(probes.nbytes, 16)
         size = at + len(probes) * 8
         sent, staged = self._buffers.device("sent", size), self._buffers.pinned("sent", size)
         staged[: probes.nbytes].view(np.float32)[:] = probes.ravel()
         staged[at:].view(np.int32)[:] = np.asarray(own, np.int32).ravel()
-        self._cuda.memcpy_htod_async(sent, staged, self._stream)
+        self.cuda.memcpy_htod_async(sent, staged, self._stream)
         return sent, np.uint64(int(sent) + at)
 
     def _answer(self, count: int, wanted: int) -> tuple[Any, Any, Any]:
@@ -185,7 +202,7 @@ class NearestKernels:
     def _read(self, count: int, wanted: int) -> Nearest:
         size, found_at, scores_at = _answer_layout(count, wanted)
         staged = self._buffers.pinned("answer", size)
-        self._cuda.memcpy_dtoh_async(staged, self._answer(count, wanted)[0], self._stream)
+        self.cuda.memcpy_dtoh_async(staged, self._answer(count, wanted)[0], self._stream)
         self._stream.synchronize()
         raw = staged.copy()
         return Nearest(
@@ -195,7 +212,13 @@ class NearestKernels:
         )
 
     def _call(self, name: str, grid: tuple[int, int], threads: int, *arguments: Any, shared: int = 0) -> None:
-        self._kernels[name](*arguments, block=(threads, 1, 1), grid=grid, stream=self._stream, shared=shared)
+        def call() -> None:
+            self._kernels[name](*arguments, block=(threads, 1, 1), grid=grid, stream=self._stream, shared=shared)
+
+        if self._timed is None:
+            call()
+        else:
+            self._timed[name] = round(self.event_ms(call), 4)
 
 
 def _halved(device: Device, exact: Any, count: int, dims: int) -> tuple[Any, NDArray[np.float32]]:
