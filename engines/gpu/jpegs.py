@@ -108,7 +108,6 @@ class Jpegs:
 
 def _nvimgcodec(limits: DecodeLimits) -> Any:
     """The library, with the limits set that it reads when it is loaded."""
-    os.environ["NVIMGCODEC_MAX_IMAGE_SIZE"] = str(limits.max_pixels * _PIXEL_BYTES)
     os.environ["NVIMGCODEC_MAX_JPEG_SCANS"] = str(limits.max_scans)
     try:
         from nvidia import nvimgcodec
