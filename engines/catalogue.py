@@ -190,9 +190,11 @@ def open_session(
     backend: BackendChoice,
     options: SessionOptions | None = None,
     machine: Machine | None = None,
+    gpu: Gpu | None = None,
 ) -> EncoderSession:
     """A session over verified engines, each warmed and self-tested; `machine` is this one unless given. None is loaded
-    before all were found to be for it. Raises EngineRefused."""
+    before all were found to be for it. A `gpu` that is given stays open when the session closes: the sessions of a
+    process share one. Raises EngineRefused."""
     chosen = options or SessionOptions()
     for engine in engines:
         refuse_misfit(engine.manifest, machine or this_machine(), chosen_backend(backend))
@@ -201,10 +203,10 @@ def open_session(
         fix = "load encoders that look at one size, at least one of them"
         raise EngineRefused(RefusalCode.ENCODER_UNKNOWN, f"encoders of {len(sizes)} sizes: {sorted(sizes)}", fix)
     with ExitStack() as undo:
-        gpu = None
-        if chosen_backend(backend) == "tensorrt":
+        if gpu is None and chosen_backend(backend) == "tensorrt":
             gpu = Gpu.opened(chosen.plans_dir, chosen.gpu, chosen.limits)
             undo.callback(gpu.close)
+        if gpu is not None:
             _refuse_other_card(engines, gpu.device, machine or this_machine())
         runners: dict[str, Runner] = {}
         for engine in engines:

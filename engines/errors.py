@@ -35,6 +35,7 @@ class RefusalCode(enum.StrEnum):
     WRONG_BACKEND = "wrong_backend"
     WRONG_GPU = "wrong_gpu"
     WRONG_VERSION = "wrong_version"
+    NO_ROOM = "no_room"
     ENCODER_UNKNOWN = "encoder_unknown"
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from engines.decode import Apart, Decoded, Decoder, ImageFault
 from engines.errors import EngineRefused, RefusalCode, RunnerFailed
+from engines.golden import self_test
 from engines.guard import GuardedBatch, GuardedRunner
 from engines.quality import QualityMeasures
 from engines.runner import EngineInfo, Runner
@@ -207,6 +208,12 @@ class EncoderSession:
         slot: Slot = Future()
         square.add_done_callback(partial(self._decoded, encoder, slot))
         return slot
+
+    def self_test(self, goldens: Mapping[str, bytes]) -> None:
+        """Run the engines' golden images again, by encoder name; in the thread that reads batches. Raises
+        EngineRefused (golden_mismatch) and RunnerFailed."""
+        for name, golden in goldens.items():
+            self_test(self._runners[name], golden)
 
     def close(self) -> None:
         """Stop decoding, let running groups end, release the runners. Batches not yet decoded raise RunnerFailed."""

@@ -86,6 +86,7 @@ class AlertKind(StrEnum):
     """What an alert says has happened."""
 
     REPEATED_COUNTERFEIT = "repeated_counterfeit"  # counterfeit verdicts that belong together
+    ENGINE_DEGRADED = "engine_degraded"  # a worker serves with a fallback engine
     CALIBRATION_STALE = "calibration_stale"  # what comes in has drifted from what the score calibration was fitted on
     ENGINE_RELEASE = "engine_release"  # a candidate engine was promoted, taken back or held
 

@@ -19,11 +19,13 @@ import structlog
 from schemas.codec import parse_job
 from schemas.job import AuthenticationJob
 from schemas.message import InputRecord
+from schemas.verdict import EngineUse
 from worker.adapters import engine_opening
 from worker.adapters.attempts import PostgresAttempts
 from worker.adapters.database import connect
 from worker.adapters.encoder import SessionEncoder
-from worker.adapters.engine_index import Published
+from worker.adapters.engine_follower import EngineFollower
+from worker.adapters.engine_serving import open_following
 from worker.adapters.evidence_files import FileEvidence, S3Evidence
 from worker.adapters.failpoints import (
     FailingAttempts,
@@ -50,11 +52,12 @@ from worker.batching import BatchLimits
 from worker.core.matching import NumpyMatcher
 from worker.errors import EXIT_CONFIGURATION, EXIT_STAGE_FAILED, ConfigurationError, Fatal
 from worker.fetching import FetchLimits
+from worker.fixed_engines import FixedEngines
 from worker.intake import IntakeLimits
 from worker.judging import JudgeStage
 from worker.observe import HealthServer, Meter, configure_logs
 from worker.pipeline import Limits, Pipeline, Ports
-from worker.ports import EvidenceStore, ImageSource, JobStatus, ProbeCache
+from worker.ports import EngineChoice, EvidenceStore, ImageSource, JobStatus, ProbeCache, ViewEncoder
 from worker.settings import Settings
 from worker.settle import SettleLimits
 from worker.tracing import TraceJobs, no_traces, open_tracing
@@ -83,16 +86,6 @@ def open_database(
 def open_encoder(settings: Settings) -> SessionEncoder:
     """The engines that the settings name, warm and self-tested. Raises ConfigurationError, ServiceUnavailable."""
     return engine_opening.open_encoder(settings, open_database)
-
-
-def open_served_encoder(settings: Settings) -> SessionEncoder:
-    """As open_encoder, for a worker: the log tells what the registry has current."""
-    return engine_opening.open_encoder(settings, open_database, _tell_chosen)
-
-
-def _tell_chosen(published: Published) -> None:
-    chosen = published.variant
-    _log.info("engine_chosen", name=chosen.name, version=chosen.version, target=chosen.slot, engine=chosen.id)
 
 
 def open_references(settings: Settings, database: sqlalchemy.Engine) -> ReferenceStore:
@@ -129,14 +122,14 @@ def _s3(settings: Settings) -> S3Options:
     return S3Options(buckets=chosen.s3_buckets, endpoint_url=chosen.s3_endpoint, total_timeout_s=chosen.timeout_s)
 
 
-def open_cache(settings: Settings, encoder: SessionEncoder, meter: Meter) -> ProbeCache:
+def open_cache(settings: Settings, engines: Mapping[str, EngineUse], meter: Meter) -> ProbeCache:
     redis = settings.redis
     if not redis.cache or redis.url is None or redis.mac_key is None:
         return NoProbeCache()
     return RedisProbeCache(
         redis.url.get_secret_value(),
         mac_key=redis.mac_key.get_secret_value().encode(),
-        engines=encoder.engines,
+        engines=engines,
         decoder="full" if settings.engines.full_decode else "reduced",
         ttl_s=redis.cache_ttl_s,
         failed=meter.redis("cache"),
@@ -225,17 +218,17 @@ def build_worker(
     """Compose everything. Engines are loaded and warm when this returns. Raises ConfigurationError.
 
     `encoders` and `images` open what the settings name; delivery tests give a fast stand-in and a host on loopback.
+    Where the settings name a registry it is followed, and no other encoder is opened.
     """
     closing = ExitStack()
-    encoder = encoders(settings)
-    closing.callback(encoder.close)
     meter = Meter(max_batch_images=settings.batch.max_images)
+    serving = _serving(settings, encoders, meter, closing)
     watermark = Watermark()
     source = open_source(settings)
     gallery = open_gallery(settings, meter).start()
     closing.callback(gallery.close)
     pipeline = Pipeline(
-        _ports(settings, encoder, images(settings), source, gallery, watermark, meter, closing),
+        _ports(settings, serving, images(settings), source, gallery, watermark, meter, closing),
         limits_of(settings),
         watermark=watermark,
         encoder_name=settings.engines.encoder_for,
@@ -248,15 +241,34 @@ def build_worker(
         port=settings.observe.port,
         registry=meter.registry,
         live=pipeline.dead_threads,
-        ready=lambda: _not_ready(pipeline, gallery),
+        ready=lambda: _not_ready(pipeline, gallery, serving),
     )
     closing.callback(health.close)
     return Worker(pipeline=pipeline, health=health, closing=closing)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Serving:
+    encoder: ViewEncoder
+    choice: EngineChoice
+    engines: Mapping[str, EngineUse]  # by what a view's encoder says; changes where a registry is followed
+    follower: EngineFollower | None = None
+
+
+def _serving(settings: Settings, encoders: OpenEncoder, meter: Meter, closing: ExitStack) -> _Serving:
+    if settings.engines.registry is not None:
+        follower = open_following(settings, open_database, meter, closing)
+        switching = follower.encoder
+        return _Serving(encoder=switching, choice=switching, engines=switching.engines, follower=follower)
+    encoder = encoders(settings)
+    closing.callback(encoder.close)
+    meter.engines(encoder.engines.values())
+    return _Serving(encoder=encoder, choice=FixedEngines(), engines=encoder.engines)
+
+
 def _ports(
     settings: Settings,
-    encoder: SessionEncoder,
+    serving: _Serving,
     images: ImageSource,
     source: KafkaSource,
     gallery: PostgresGallery,
@@ -265,7 +277,6 @@ def _ports(
     closing: ExitStack,
 ) -> Ports:
     kafka = settings.kafka
-    meter.engines(encoder.engines.values())
     points = open_failpoints(settings)
     # Another waits for the rows of a worker that sleeps in its transaction.
     database = open_database(settings, idle_in_transaction_ms=settings.database.idle_in_transaction_ms)
@@ -284,11 +295,12 @@ def _ports(
         subscribe=source.subscribe,
         parse=_parser(settings),
         images=images,
-        encoder=encoder,
+        encoder=serving.encoder,
+        engines=serving.choice,
         attempts=PostgresAttempts(database, instance=kafka.instance, process=uuid4()),
         matcher=NumpyMatcher(),
         gallery=gallery,
-        cache=open_cache(settings, encoder, meter),
+        cache=open_cache(settings, serving.engines, meter),
         judge=_judge(settings, meter, closing),
         results=results,
         publisher=publisher,
@@ -332,9 +344,7 @@ def _judge(settings: Settings, meter: Meter, closing: ExitStack) -> JudgeStage:
     )
 
 
-def run_worker(
-    settings: Settings, *, encoders: OpenEncoder = open_served_encoder, images: OpenImages = open_images
-) -> None:
+def run_worker(settings: Settings, *, encoders: OpenEncoder = open_encoder, images: OpenImages = open_images) -> None:
     """Run until SIGTERM or SIGINT, then drain. A failed stage ends the process at once with its exit code."""
     configure_logs(level=settings.observe.log_level, form=settings.observe.log_format)
     worker = build_worker(settings, encoders=encoders, images=images)
@@ -365,8 +375,10 @@ def end_at_once(error: BaseException) -> NoReturn:
     os._exit(code)
 
 
-def _not_ready(pipeline: Pipeline, gallery: PostgresGallery) -> Mapping[str, str]:
+def _not_ready(pipeline: Pipeline, gallery: PostgresGallery, serving: _Serving) -> Mapping[str, str]:
     wrong = dict(pipeline.dead_threads())
+    if serving.follower is not None and serving.follower.failed is not None:
+        wrong["engines"] = f"the registry is no longer followed: {serving.follower.failed}"
     if gallery.failed is not None:
         wrong["gallery"] = f"its mirror is no longer refreshed: {gallery.failed}"
     if not pipeline.intake.joined:

@@ -9,59 +9,28 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import numpy as np
-
 from schemas.codes import ErrorCode
-from schemas.job import JobView
+from worker.assembly import EncoderName, ViewToEncode, assembly_of, completed, is_finite
 from worker.attempts import Starts
 from worker.batching import Batch, Batcher, BatchLimits
-from worker.core.evidence import JobEvidence, StageTimes, UnusableView, ViewProbe
+from worker.core.evidence import UnusableView, ViewProbe
 from worker.core.gallery import GallerySnapshot
-from worker.core.matching import nearest_skus
 from worker.core.poison import Course, Deaths
-from worker.errors import AssayError, ServiceUnavailable
-from worker.fetching import Outage, Release, no_usable_view, rejected, straggling
+from worker.errors import ServiceUnavailable
+from worker.fetching import Outage, Release, rejected, straggling
 from worker.handoff import Handoff
-from worker.internal_error import internal_error
 from worker.observe import Meter
 from worker.outcomes import Rejected
-from worker.ports import Gallery, Matcher, PendingViews, ProbeCache, ViewEncoder
+from worker.ports import EngineChoice, Gallery, Matcher, PendingViews, ProbeCache, ViewEncoder
 from worker.stragglers import Straggler, Stragglers
-from worker.work import Embedded, Fetched, Received, Settleable
+from worker.work import Fetched, Received, Settleable
 
-EncoderName = Callable[[str, str], str]  # (category, view) -> encoder
 Pause = Callable[[float], object]  # waits so many seconds, less when the worker stops
 IDLE_WAIT_S = 0.5
 CALM_S = 1.0
-
-
-@dataclass(slots=True, kw_only=True)
-class Assembly:
-    """A job whose views come back from different batches, in any order. Owned by the embed thread."""
-
-    fetched: Fetched
-    started_s: float
-    waiting: int
-    moved: bool = False  # to the slow lane; what still comes of it is dropped
-    results: dict[str, ViewProbe | UnusableView] = field(default_factory=dict)
-
-    @property
-    def received(self) -> Received:
-        return self.fetched.received
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewToEncode:
-    """An image on its way to the encoder, with the job that waits for it."""
-
-    tenant: str
-    view: JobView
-    data: bytes = field(repr=False)
-    encoder: str
-    assembly: Assembly = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +51,7 @@ class EmbedStage:
         self,
         *,
         encoder: ViewEncoder,
+        engines: EngineChoice,
         matcher: Matcher,
         gallery: Gallery,
         cache: ProbeCache,
@@ -100,6 +70,7 @@ class EmbedStage:
         slow_topic: str,
     ) -> None:
         self._encoder = encoder
+        self._engines = engines
         self._matcher = matcher
         self._gallery = gallery
         self._cache = cache
@@ -121,7 +92,9 @@ class EmbedStage:
 
     def run(self) -> None:
         while not (self._fetched.finished and not self._batcher and not self._in_flight):
-            self._admit(self._take(self._wait_s()))
+            wait_s = self._wait_s()
+            self._engines.between_batches(idle=wait_s > 0.0 and not len(self._fetched))
+            self._admit(self._take(wait_s))
             self._start_batches(closing=self._fetched.closed)
             if self._in_flight and (len(self._in_flight) >= self._depth or not len(self._fetched)):
                 self._finish(self._in_flight.popleft())
@@ -160,7 +133,7 @@ class EmbedStage:
             elif deaths.course is Course.ALONE:
                 alone.append((fetched, deaths))
             else:
-                self._begin(fetched)
+                self._begin(fetched, suspected=deaths.together > 0)
         for fetched, deaths in sorted(alone, key=lambda job: job[1].alone):
             self._run_alone(fetched, deaths)
 
@@ -188,7 +161,7 @@ class EmbedStage:
             self._pause(CALM_S)
         if self._is_timely(fetched.received):
             self._starts.begin_alone(fetched.received)
-            self._begin(fetched)
+            self._begin(fetched, suspected=True)
             self._finish_all()
 
     def _finish_all(self) -> None:
@@ -197,22 +170,18 @@ class EmbedStage:
             self._finish(self._in_flight.popleft())
         self._arrive(self._late.all())
 
-    def _begin(self, fetched: Fetched) -> None:
-        now_s = time.monotonic()
-        assembly = Assembly(fetched=fetched, started_s=now_s, waiting=len(fetched.images))
-        views = [self._request(assembly, view, data) for view, data in fetched.images]
+    def _begin(self, fetched: Fetched, *, suspected: bool) -> None:
+        job = fetched.received.job
+        encoders = [self._encoder_name(job.category, view.view) for view, _ in fetched.images]
+        engines = self._engines.choose(job, encoders, suspected=suspected)
+        assembly, views = assembly_of(fetched, engines, encoders)
         misses = []
         for request, cached in zip(views, self._cache.get_many(views), strict=True):
             if cached is None:
                 misses.append(request)
             else:
                 self._arrived(request, cached)
-        self._batcher.add(misses, now_s)
-
-    def _request(self, assembly: Assembly, view: JobView, data: bytes) -> ViewToEncode:
-        job = assembly.received.job
-        encoder = self._encoder_name(job.category, view.view)
-        return ViewToEncode(tenant=job.tenant, view=view, data=data, encoder=encoder, assembly=assembly)
+        self._batcher.add(misses, assembly.started_s)
 
     def _start_batches(self, *, closing: bool) -> None:
         while len(self._in_flight) < self._depth:
@@ -234,6 +203,7 @@ class EmbedStage:
                 arrived.append((request, result))
             elif request.assembly.moved:
                 result.drop()
+                self._come(request)
             else:
                 self._late.add(request, result, now_s)
         self._arrive_all(arrived)
@@ -244,18 +214,23 @@ class EmbedStage:
 
     def _arrive_all(self, arrived: Sequence[tuple[ViewToEncode, ViewProbe | UnusableView]]) -> None:
         probes = ((request, probe) for request, probe in arrived if isinstance(probe, ViewProbe))
-        self._cache.put_many([(request, probe) for request, probe in probes if _is_finite(probe)])
+        self._cache.put_many([(request, probe) for request, probe in probes if is_finite(probe)])
         for request, result in arrived:
             self._arrived(request, result)
 
     def _arrived(self, request: ViewToEncode, result: ViewProbe | UnusableView) -> None:
         assembly = request.assembly
-        if assembly.moved:
-            return
-        assembly.results[request.view.view] = result
-        assembly.waiting -= 1
-        if not assembly.waiting:
-            self._end(assembly.received, self._complete(assembly))
+        assembly.results[request.view.view, request.encoder] = result
+        self._come(request)
+        if not assembly.waiting and not assembly.moved:
+            ended = completed(assembly, self._snapshot, self._matcher, keep_images=self._keep_images)
+            self._end(assembly.received, ended)
+
+    def _come(self, request: ViewToEncode) -> None:
+        """A view is here, or not waited for: after the last one the job needs its engines no more."""
+        request.assembly.waiting -= 1
+        if not request.assembly.waiting:
+            self._engines.ended(request.assembly.engines)
 
     def _may_move(self, request: ViewToEncode) -> bool:
         """In the slow lane the decoder's own deadline is the only one; nor is a job moved that is about to end."""
@@ -268,7 +243,8 @@ class EmbedStage:
                 assembly.moved = True
                 detail = f"{straggler.request.view.view} takes long to decode"
                 self._end(assembly.received, straggling(assembly.received, "embed", detail))
-        self._late.drop(lambda request: request.assembly.moved)
+        for request in self._late.drop(lambda request: request.assembly.moved):
+            self._come(request)
 
     def _end(self, received: Received, item: Settleable) -> None:
         self._starts.ended(received)
@@ -279,27 +255,6 @@ class EmbedStage:
         self._release(received.held_bytes)
         self._settle.put(item)
 
-    def _complete(self, assembly: Assembly) -> Settleable:
-        ordered = [assembly.results[view.view] for view, _ in assembly.fetched.images]
-        probes = [result for result in ordered if isinstance(result, ViewProbe)]
-        faults = [result for result in ordered if isinstance(result, UnusableView)]
-        unusable = (*assembly.fetched.unusable, *faults)
-        if not probes:
-            return no_usable_view(assembly.received, unusable, stage="embed")
-        snapshot = self._snapshot(assembly.received.job.tenant)
-        try:
-            evidence = self._evidence(assembly, probes, unusable, snapshot)
-        except (AssayError, MemoryError):
-            raise
-        except Exception as error:
-            return internal_error(assembly.received, "embed", error)
-        return Embedded(
-            received=assembly.received,
-            evidence=evidence,
-            policy=snapshot.policy,
-            images=assembly.fetched.images if self._keep_images else (),
-        )
-
     def _snapshot(self, tenant: str) -> GallerySnapshot:
         """A tenant's first job loads its gallery; while Postgres is away that waits, and intake with it."""
         while True:
@@ -307,42 +262,6 @@ class EmbedStage:
                 return self._gallery.snapshot(tenant)
             except ServiceUnavailable as outage:
                 self._outage(outage)
-
-    def _evidence(
-        self,
-        assembly: Assembly,
-        probes: Sequence[ViewProbe],
-        unusable: tuple[UnusableView, ...],
-        snapshot: GallerySnapshot,
-    ) -> JobEvidence:
-        job = assembly.received.job
-        _refuse_infinite(probes)
-        matches = tuple(self._matcher.match(job, probes, snapshot))
-        times = StageTimes(
-            queue_ms=assembly.fetched.queue_ms,
-            fetch_ms=assembly.fetched.fetch_ms,
-            embed_ms=(time.monotonic() - assembly.started_s) * 1e3,
-        )
-        return JobEvidence(
-            job=job,
-            matches=matches,
-            unusable=unusable,
-            nearest_skus=nearest_skus(matches, snapshot, category=job.category),
-            gallery_revision=snapshot.revision,
-            degraded=self._encoder.degraded,
-            times=times,
-        )
-
-
-def _is_finite(probe: ViewProbe) -> bool:
-    return bool(np.isfinite(probe.embedding).all())
-
-
-def _refuse_infinite(probes: Sequence[ViewProbe]) -> None:
-    """Nothing could be said of such a photograph, and PostgreSQL keeps no vector with a NaN: it would fail for ever."""
-    for probe in probes:
-        if not _is_finite(probe):
-            raise ValueError(f"encoder {probe.engine.name} gave {probe.view} an embedding that is not finite")
 
 
 def _poison(received: Received, deaths: Deaths) -> Rejected:

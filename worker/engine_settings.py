@@ -18,7 +18,20 @@ class EngineSettings(Group):
     registry: str | None = Field(
         None,
         description="where published engines lie, a folder or s3://BUCKET/PREFIX, instead of `models_dir`: a worker "
-        "takes what is current for its machine when it starts",
+        "serves what is current for its machine, and follows",
+    )
+    poll_s: float = Field(5.0, gt=0, description="how often the registry is read; `assay.control` only makes it sooner")
+    golden_every_batches: int = Field(
+        1000, ge=0, description="the registry's engines run their golden images again after so many batches; 0: never"
+    )
+    error_budget: float = Field(
+        0.05, gt=0, le=1, description="share of 200 photographs without finite numbers above which an engine is left"
+    )
+    latency_budget_ms: float = Field(
+        0.0, ge=0, description="median time a photograph above which an engine is left for the one before; 0: no limit"
+    )
+    retry_better_s: float = Field(
+        60.0, gt=0, description="how long an engine that failed rests at first; twice as long each time, 1 h at most"
     )
     keys_dir: Path | None = Field(
         None, description="folder of the keys that engines must be signed with; unset: models_dir itself"

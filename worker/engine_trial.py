@@ -168,10 +168,6 @@ class Remembering:
     batch_images: int
     embeddings: dict[PhotographKey, Vector] = field(default_factory=dict)
 
-    @property
-    def degraded(self) -> bool:
-        return self.encoder.degraded
-
     def start(self, requests: Sequence[EncodeView]) -> Remembered:
         return Remembered(pending=self.encoder.start(requests), embeddings=self.embeddings)
 

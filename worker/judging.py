@@ -12,6 +12,8 @@ import structlog
 
 from schemas.codes import Verdict
 from schemas.verdict import VerdictEvent
+from worker.assembly import published_by_current
+from worker.core.courses import Comparison
 from worker.core.decision import Judgement, judge
 from worker.core.explanation import build_event
 from worker.errors import AssayError
@@ -51,12 +53,18 @@ class JudgeStage:
             raise
         except Exception as error:
             if len(group) == 1:
-                return [internal_error(group[0].received, "judge", error)]
+                return self._without_candidate(group[0], error)
             _log.warning("judged_alone", jobs=len(group), error=repr(error), exc_info=error)
             return [outcome for item in group for outcome in self._same_policy([item])]
         judged = [self._judged(item, event) for item, event in zip(group, events, strict=True)]
         self._trace(group)
         return judged
+
+    def _without_candidate(self, item: Embedded, error: Exception) -> Sequence[Outcome]:
+        """A candidate that cannot be judged costs the job nothing: the current engines' verdict is published."""
+        if item.rival is None or item.rival.published == "current":
+            return [internal_error(item.received, "judge", error)]
+        return self._same_policy([published_by_current(item, f"judging: {type(error).__name__}")])
 
     def _events(self, group: list[Embedded]) -> list[VerdictEvent]:
         """All of it pure, but for the time of day: what raises here raises on what the jobs bring."""
@@ -88,9 +96,51 @@ class JudgeStage:
             event=event,
             evidence=item.evidence,
             attempt=item.received.attempt,
+            comparison=compared(item, event),
         )
 
     def _keep_images(self, item: Embedded) -> None:
         """Before the verdict is written: a verdict never names a photograph that was still to be kept."""
         for view, data in item.images:
             self._store.put(item.received.job.tenant, view.sha256, data)
+
+
+def compared(item: Embedded, event: VerdictEvent) -> Comparison | None:
+    """Both answers, where a candidate looked as well; None where the current engines' own cannot be judged."""
+    rival = item.rival
+    if rival is None:
+        return None
+    other, error = _judged_beside(item)
+    if rival.published == "candidate":
+        current, candidate = other, (event.verdict, event.p_genuine)
+    else:
+        current, candidate = (event.verdict, event.p_genuine), other
+    if current is None:
+        _log.error("comparison_lost", src=str(item.received.record.source), error=error)
+        return None
+    verdict, p_genuine = candidate or (None, None)
+    return Comparison(
+        release=rival.release,
+        published=rival.published,
+        current_verdict=current[0],
+        current_p_genuine=current[1],
+        current_ms=rival.current_ms,
+        candidate_verdict=verdict,
+        candidate_p_genuine=p_genuine,
+        candidate_ms=rival.candidate_ms if verdict is not None else None,
+        candidate_error=rival.error or error,
+    )
+
+
+def _judged_beside(item: Embedded) -> tuple[tuple[Verdict, float | None] | None, str | None]:
+    """The verdict that is not published, with its probability; or why there is none."""
+    assert item.rival is not None  # noqa: S101 # the caller saw to it
+    if item.rival.evidence is None:
+        return None, item.rival.error
+    try:
+        (found,) = judge([item.rival.evidence], item.policy)
+    except (AssayError, MemoryError):
+        raise
+    except Exception as error:
+        return None, f"judging: {type(error).__name__}"
+    return (found.verdict, found.p_genuine), None

@@ -58,6 +58,11 @@ class Meter:
             "assay_redis_failures", "Failures of Redis that were gone around", ["use", "reason"], registry=r
         )
         self.degraded = Gauge("assay_degraded", "1 while a fallback engine serves", registry=r)
+        self.swaps = Histogram(
+            "assay_engine_swap_seconds", "Time that a swap of engines kept batches waiting", buckets=SECONDS, registry=r
+        )
+        self.engine_failures = Counter("assay_engine_failures", "Failures of engines, by kind", ["kind"], registry=r)
+        self.trial_share = Gauge("assay_engine_trial_share", "Share of jobs that a candidate engine sees", registry=r)
 
     def batch(self, *, images: int, flush: str) -> None:
         self.images.observe(images)
@@ -87,6 +92,7 @@ class Meter:
         return lambda reason: self.redis_failures.labels(use, reason).inc()
 
     def engines(self, engines: Iterable[EngineUse]) -> None:
+        self.engine.clear()
         for e in engines:
             self.engine.labels(e.name, e.digest[:12], e.backend, e.precision, e.embedding_space[:12]).set(1)
 

@@ -9,18 +9,21 @@ from schemas.codes import ErrorCode
 from schemas.job import AuthenticationJob
 from schemas.message import InputRecord
 from schemas.verdict import VerdictEvent
+from worker.core.courses import Comparison
 from worker.core.evidence import JobEvidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """A verdict was reached. `evidence` rides along for the rows that the event does not hold (probe embeddings)."""
+    """A verdict was reached. `evidence` rides along for the rows that the event does not hold (probe embeddings),
+    `comparison` where a candidate engine looked at the job as well."""
 
     record: InputRecord
     job: AuthenticationJob
     event: VerdictEvent
     evidence: JobEvidence
     attempt: int
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

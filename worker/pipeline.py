@@ -17,10 +17,11 @@ import structlog
 
 from schemas.job import AuthenticationJob
 from schemas.message import InputRecord, Source
+from worker.assembly import EncoderName
 from worker.attempts import Starts
 from worker.batching import BatchLimits
 from worker.budget import ByteBudget
-from worker.embedding import EmbedStage, EncoderName
+from worker.embedding import EmbedStage
 from worker.errors import ServiceUnavailable
 from worker.fetching import FetchLimits, FetchStage
 from worker.handoff import Handoff
@@ -28,6 +29,7 @@ from worker.intake import Intake, IntakeLimits, Subscribe
 from worker.observe import Meter
 from worker.ports import (
     Attempts,
+    EngineChoice,
     Gallery,
     ImageSource,
     JobStatus,
@@ -55,6 +57,7 @@ class Ports:
     parse: Callable[[InputRecord], AuthenticationJob]
     images: ImageSource
     encoder: ViewEncoder
+    engines: EngineChoice
     attempts: Attempts
     matcher: Matcher
     gallery: Gallery
@@ -143,6 +146,7 @@ class Pipeline:
     def _embed(self, ports: Ports, limits: Limits, encoder_name: EncoderName, keep_images: bool) -> EmbedStage:
         return EmbedStage(
             encoder=ports.encoder,
+            engines=ports.engines,
             matcher=ports.matcher,
             gallery=ports.gallery,
             cache=ports.cache,

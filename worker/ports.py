@@ -5,11 +5,12 @@ Each has a real adapter and an in-memory twin in worker.adapters, and both pass 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from schemas.job import AuthenticationJob, JobView
 from schemas.message import InputRecord, OutputRecord, Source
+from worker.core.courses import JobEngines
 from worker.core.evidence import JobEvidence, ReuseHit, UnusableView, ViewMatch, ViewProbe
 from worker.core.gallery import GallerySnapshot
 from worker.core.poison import Deaths
@@ -99,15 +100,26 @@ class ViewEncoder(Protocol):
 
     def start(self, requests: Sequence[EncodeView]) -> PendingViews: ...
 
-    @property
-    def degraded(self) -> bool:
-        """True while a fallback engine serves."""
-
     def close(self) -> None: ...
 
 
+class EngineChoice(Protocol):
+    """Which engines answer a job. Called by the embed thread alone."""
+
+    def choose(self, job: AuthenticationJob, encoders: Collection[str], *, suspected: bool) -> JobEngines:
+        """The engines of a job that begins, whose views go to `encoders`; they stay open until `ended`. One that is
+        `suspected` of ending processes runs on the serving engines alone."""
+
+    def ended(self, engines: JobEngines) -> None:
+        """Every view of the job has come, or will not be waited for."""
+
+    def between_batches(self, *, idle: bool) -> None:
+        """Take what was made ready meanwhile; `idle`: nothing waits. Raises Fatal for an engine that may not go on."""
+
+
 class EncodeView(Protocol):
-    """One view to encode. `encoder` is the name that the settings map (category, view) to."""
+    """One view to encode. `encoder` is the name that the settings map (category, view) to, or the key that an
+    EngineChoice gave for it."""
 
     @property
     def tenant(self) -> str: ...
@@ -208,6 +220,7 @@ class ProbeCache(Protocol):
 __all__ = [
     "Attempts",
     "EncodeView",
+    "EngineChoice",
     "EvidenceStore",
     "Gallery",
     "ImageSource",

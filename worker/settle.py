@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from schemas.job import AuthenticationJob
+from worker.core.evidence import ReuseHit
 from worker.errors import AbortTransaction, ServiceUnavailable
 from worker.handoff import Handoff
 from worker.observe import Meter, outcome_of
@@ -159,10 +160,7 @@ class Settler:
         reuse = self._insist(lambda: self._store.reused([item.evidence for item in embedded]))
         if reuse is None:
             return []
-        known = [
-            replace(item, evidence=replace(item.evidence, reuse=(*item.evidence.reuse, *hits)))
-            for item, hits in zip(embedded, reuse, strict=True)
-        ]
+        known = [_with_reuse(item, hits) for item, hits in zip(embedded, reuse, strict=True)]
         return self._insist(lambda: self._judge(known)) or []
 
     def _insist(self, call: Callable[[], T]) -> T | None:
@@ -270,3 +268,13 @@ def _answered(ready: Ready) -> list[tuple[AuthenticationJob, str]]:
         for job, output in zip(ready.tags, ready.outputs, strict=True)
         if isinstance(job, AuthenticationJob)
     ]
+
+
+def _with_reuse(item: Embedded, hits: tuple[ReuseHit, ...]) -> Embedded:
+    """What was seen before was seen before by whichever engine."""
+    known = replace(item, evidence=replace(item.evidence, reuse=(*item.evidence.reuse, *hits)))
+    rival = item.rival
+    if rival is None or rival.evidence is None:
+        return known
+    reuse = (*rival.evidence.reuse, *hits)
+    return replace(known, rival=replace(rival, evidence=replace(rival.evidence, reuse=reuse)))

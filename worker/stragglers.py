@@ -52,11 +52,13 @@ class Stragglers(Generic[R]):
         """Those past the soft deadline, which are waited for still."""
         return [straggler for straggler in self._waiting if now_s - straggler.since_s >= self._patience_s]
 
-    def drop(self, unwanted: Callable[[R], bool]) -> None:
-        for straggler in self._waiting:
-            if unwanted(straggler.request):
-                straggler.view.drop()
+    def drop(self, unwanted: Callable[[R], bool]) -> list[R]:
+        """Wait no longer for these, which are returned."""
+        dropped = [straggler for straggler in self._waiting if unwanted(straggler.request)]
+        for straggler in dropped:
+            straggler.view.drop()
         self._waiting = [straggler for straggler in self._waiting if not unwanted(straggler.request)]
+        return [straggler.request for straggler in dropped]
 
     def wait_s(self, now_s: float, movable: Callable[[R], bool]) -> float | None:
         """Seconds to the next soft deadline among those that it holds for; None where there is none."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
 from schemas.job import AuthenticationJob, JobView
 from schemas.message import InputRecord
+from worker.core.courses import Whose
 from worker.core.evidence import JobEvidence, UnusableView
 from worker.core.policy import Policy
 from worker.outcomes import Outcome
@@ -36,6 +38,19 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """The other answer to a job that a release compares. `evidence` is of the engines whose verdict is not published,
+    None where the candidate failed; then `error` says at what, and `candidate_ms` is None."""
+
+    release: UUID
+    published: Whose
+    evidence: JobEvidence | None
+    error: str | None
+    current_ms: float
+    candidate_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
     """Embed's hand-off: the evidence, and the policy of the gallery snapshot that it was matched with."""
 
@@ -43,6 +58,7 @@ class Embedded:
     evidence: JobEvidence
     policy: Policy
     images: tuple[tuple[JobView, bytes], ...] = field(repr=False, default=())  # for the evidence store
+    rival: Rival | None = None
 
 
 Settleable = Embedded | Outcome

@@ -41,6 +41,7 @@ from worker.batching import BatchLimits
 from worker.core.gallery import GallerySnapshot
 from worker.core.matching import NumpyMatcher
 from worker.fetching import FetchLimits
+from worker.fixed_engines import FixedEngines
 from worker.intake import IntakeLimits
 from worker.judging import JudgeStage
 from worker.observe import Meter
@@ -246,6 +247,7 @@ def _pipeline(broker: MemoryBroker, publisher: MemoryPublisher, encoder: Session
         parse=lambda record: parse_job(record, max_bytes=10 << 20),
         images=MemoryImages({}),
         encoder=encoder,
+        engines=FixedEngines(),
         attempts=MemoryAttempts(),
         matcher=NumpyMatcher(),
         gallery=EmptyGallery(),

@@ -30,6 +30,7 @@ from worker.core.evidence import UnusableView, ViewProbe
 from worker.core.gallery import GallerySnapshot
 from worker.core.matching import NumpyMatcher
 from worker.fetching import FetchLimits
+from worker.fixed_engines import FixedEngines
 from worker.intake import IntakeLimits
 from worker.judging import JudgeStage
 from worker.observe import Meter
@@ -58,7 +59,6 @@ LIMITS = Limits(
 class Encoder:
     """What it finds follows from the bytes alone."""
 
-    degraded = False
     encoded: int = 0
 
     def start(self, requests: Sequence[EncodeView]) -> Found:
@@ -122,7 +122,7 @@ class Worker:
         judge = JudgeStage(evidence=NoEvidence(), keep="off", build="test", meter=self.meter, trace=no_traces)
         ports = Ports(
             subscribe=MemorySource(self.broker, "m").subscribe, parse=parse, images=MemoryImages({}),
-            encoder=self.encoder, attempts=MemoryAttempts(), matcher=NumpyMatcher(), gallery=EmptyGallery(),
+            encoder=self.encoder, engines=FixedEngines(), attempts=MemoryAttempts(), matcher=NumpyMatcher(), gallery=EmptyGallery(),
             cache=self.cache or NoProbeCache(), judge=judge, results=MemoryResults(topics=TOPICS),
             publisher=MemoryPublisher(self.broker, "m"), status=self.status,
         )  # fmt: skip

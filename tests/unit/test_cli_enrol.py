@@ -23,8 +23,6 @@ UNIT = np.ones(1, np.float32)
 class FakeEncoder:
     """Finds photographs whose bytes begin with "bad" undecodable; remembers its batches, and what was read when."""
 
-    degraded = False
-
     def __init__(self) -> None:
         self.log: list[str] = []
 

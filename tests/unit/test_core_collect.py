@@ -25,8 +25,6 @@ GALLERY = GOODS.snapshot()
 class Encoder:
     """Reads what a file says: sku, specimen, forged."""
 
-    degraded = False
-
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.in_flight = self.most_in_flight = 0

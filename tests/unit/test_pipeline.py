@@ -24,11 +24,12 @@ from worker.core.evidence import UnusableView, ViewProbe
 from worker.core.gallery import GallerySnapshot
 from worker.core.matching import NumpyMatcher
 from worker.fetching import FetchLimits
+from worker.fixed_engines import FixedEngines
 from worker.intake import IntakeLimits
 from worker.judging import JudgeStage
 from worker.observe import Meter
 from worker.pipeline import Limits, Pipeline, Ports
-from worker.ports import EncodeView, LateView, ViewEncoder
+from worker.ports import EncodeView, EngineChoice, LateView, ViewEncoder
 from worker.settle import SettleLimits
 from worker.tracing import no_traces
 from worker.watermark import Watermark
@@ -40,7 +41,6 @@ ENGINE = EngineUse(name="fake", digest="d" * 64, backend="test", precision="fp32
 class FakeEncoder:
     """Probes follow from the bytes alone; bytes that say so cannot be decoded; batch sizes are kept."""
 
-    degraded = False
     batches: list[int] = field(default_factory=list)
     fails: bool = False
 
@@ -107,6 +107,7 @@ class World:
         results: MemoryResults | None = None,
         attempts: MemoryAttempts | None = None,
         encoder: ViewEncoder | None = None,
+        engines: EngineChoice | None = None,
         member: str = "member-1",
         drain_s: float = 4.0,
         patience_s: float = 60.0,
@@ -123,6 +124,7 @@ class World:
             parse=parse,
             images=MemoryImages({}),
             encoder=encoder or self.encoder,
+            engines=engines or FixedEngines(),
             attempts=self.attempts,
             matcher=NumpyMatcher(),
             gallery=EmptyGallery(),

@@ -26,6 +26,7 @@ from worker.core.evidence import UnusableView, ViewProbe
 from worker.core.matching import NumpyMatcher
 from worker.core.poison import Course, Deaths
 from worker.embedding import CALM_S, EmbedStage
+from worker.fixed_engines import FixedEngines
 from worker.handoff import Handoff
 from worker.observe import Meter
 from worker.ports import EncodeView
@@ -253,7 +254,7 @@ def test_who_has_died_alone_once_waits_for_the_others_and_a_calm() -> None:
     starts[jobs[0].received.record.source, "d3"] = True
     encoder, pauses, released = DeadlyEncoder(), list[float](), list[int]()
     stage = EmbedStage(
-        encoder=encoder, matcher=NumpyMatcher(), gallery=EmptyGallery(), cache=NoProbeCache(),
+        encoder=encoder, engines=FixedEngines(), matcher=NumpyMatcher(), gallery=EmptyGallery(), cache=NoProbeCache(),
         encoder_name=lambda category, view: "fake", fetched=inbox, settle=outbox, depth=2, keep_images=False,
         limits=BatchLimits(max_images=8, max_bytes=1000, window_s=0.0), meter=Meter(max_batch_images=8),
         release=released.append, outage=pytest.fail, pause=pauses.append, slow_after_s=60.0, slow_topic="slow",

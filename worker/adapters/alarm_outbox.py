@@ -47,14 +47,17 @@ class Outbox:
     source: str
     encoding: Encoding = "avro"
 
-    def write(self, connection: Connection, event: AlertEvent) -> int | None:
-        """Enter the alarm, to be published; its id, or None where this very alarm was entered before."""
+    def write(
+        self, connection: Connection, event: AlertEvent, *, more: Mapping[str, object] | None = None
+    ) -> int | None:
+        """Enter the alarm, to be published; its id, or None where this very alarm was entered before. `more` are facts
+        for machines that the event does not have."""
         encoded = encode_alert(event, encoding=self.encoding, source=self.source)
         row = {
             "kind": event.kind.value,
             "tenant": event.tenant,
             "detail": event.detail,
-            "labels": _labels(event),
+            "labels": {**_labels(event), **(more or {})},
             "raised_at": event.raised_at,
             "cleared_at": event.raised_at if event.kind in OVER_AT_ONCE else None,
             "event_id": event.alert_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,8 +25,6 @@ EXIT_ENGINE = 74  # EX_IOERR: an engine or its device failed
 class SessionEncoder:
     """Implements ports.ViewEncoder over one session. Owned by the thread that calls `start`."""
 
-    degraded = False
-
     def __init__(self, session: EncoderSession) -> None:
         self._session = session
         self.engines: Mapping[str, EngineUse] = {name: engine_use(i) for name, i in session.engines.items()}
@@ -33,6 +32,11 @@ class SessionEncoder:
     def start(self, requests: Sequence[EncodeView]) -> SessionPending:
         batch = [EncodeRequest(blob=request.data, encoder=request.encoder) for request in requests]
         return SessionPending(requests, self._session.start(batch), self.engines)
+
+    def self_test(self, goldens: Mapping[str, bytes]) -> None:
+        """Run the golden images once more. Raises EngineRefused for an engine that departs from its outputs."""
+        with _fatal():
+            self._session.self_test(goldens)
 
     def close(self) -> None:
         self._session.close()
@@ -43,15 +47,19 @@ class SessionPending:
         self._requests = requests
         self._pending = pending
         self._engines = engines
+        self._started_s = time.monotonic()
+        self.took_s = 0.0  # from the start until its results were there; set when they are
 
     def result(self) -> list[ViewProbe | UnusableView]:
         with _fatal():
             answers = zip(self._requests, self._pending.result(), strict=True)
+        self.took_s = time.monotonic() - self._started_s
         return [self._translate(request, answer) for request, answer in answers]
 
     def prompt(self) -> list[ViewProbe | UnusableView | LateView]:
         with _fatal():
             answers = zip(self._requests, self._pending.prompt(), strict=True)
+        self.took_s = time.monotonic() - self._started_s
         return [
             SessionLate(request, answer, self._translate)
             if isinstance(answer, LateFeatures)
@@ -74,6 +82,7 @@ class SessionPending:
             quality=_quality(answer),
             phash=answer.phash,
             source_size=answer.source_size,
+            encode_ms=self.took_s * 1e3,
         )
 
 

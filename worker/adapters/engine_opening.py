@@ -25,7 +25,7 @@ from engines.machine import this_machine
 from engines.signing import TrustedKeys
 from engines.store import EngineStore, FolderStore
 from worker.adapters.encoder import SessionEncoder
-from worker.adapters.engine_index import EngineIndex, Published
+from worker.adapters.engine_index import EngineIndex
 from worker.adapters.engine_registry import EngineRegistry
 from worker.adapters.engine_store_s3 import READ_TIMEOUT_S, S3Store
 from worker.adapters.image_s3 import S3Options
@@ -34,20 +34,14 @@ from worker.settings import Settings
 
 S3: Final = "s3://"
 OpenDatabase = Callable[[Settings], sqlalchemy.Engine]
-Tell = Callable[[Published], None]
 
 
-def silent(_published: Published) -> None:
-    """Nobody is told."""
-
-
-def open_encoder(settings: Settings, open_database: OpenDatabase, tell: Tell = silent) -> SessionEncoder:
+def open_encoder(settings: Settings, open_database: OpenDatabase) -> SessionEncoder:
     """Verify, load, warm and self-test the engines that the settings name; the database is asked only where there is a
-    registry, and `tell` is told what that has. Raises ConfigurationError, and ServiceUnavailable where the registry is
-    away."""
+    registry. Raises ConfigurationError, and ServiceUnavailable where the registry is away."""
     options = session_options(settings)
     try:
-        chosen = chosen_engines(settings, open_database, tell)
+        chosen = chosen_engines(settings, open_database)
         return SessionEncoder(open_session(chosen, settings.engines.backend, options))
     except EngineRefused as refusal:
         raise ConfigurationError(f"engines in {place_of(settings)}: {refusal}") from refusal
@@ -70,7 +64,7 @@ def session_options(settings: Settings) -> SessionOptions:
     )
 
 
-def chosen_engines(settings: Settings, open_database: OpenDatabase, tell: Tell = silent) -> list[VerifiedEngine]:
+def chosen_engines(settings: Settings, open_database: OpenDatabase) -> list[VerifiedEngine]:
     """Each engine that the settings name, read once and verified. Raises EngineRefused, ConfigurationError."""
     engines = settings.engines
     if engines.registry is None:
@@ -82,8 +76,6 @@ def chosen_engines(settings: Settings, open_database: OpenDatabase, tell: Tell =
         found = registry.current(engines.names, this_machine(), chosen_backend(engines.backend))
     finally:
         database.dispose()
-    for one, _ in found:
-        tell(one)
     return [engine for _, engine in found]
 
 

@@ -199,10 +199,6 @@ class FailingEncoder:
         self.points.hit("before_decode")
         return FailingPending(self.inner.start(requests), self.points)
 
-    @property
-    def degraded(self) -> bool:
-        return self.inner.degraded
-
     def close(self) -> None:
         self.inner.close()
 

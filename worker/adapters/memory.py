@@ -28,6 +28,7 @@ from worker.adapters.outputs import (
     retry_record,
 )
 from worker.adapters.reuse_index import ReuseIndex, within_call
+from worker.core.courses import Comparison
 from worker.core.evidence import JobEvidence, ReuseHit
 from worker.errors import AbortTransaction, Fatal, ServiceUnavailable
 from worker.outcomes import Judged, Outcome, Rejected, Retry
@@ -260,6 +261,7 @@ class MemoryResults:
     outages: int = 0
     jobs: dict[tuple[str, str], Kept] = field(default_factory=dict)
     letters: dict[Source, DeadLetter] = field(default_factory=dict)
+    comparisons: list[Comparison] = field(default_factory=list)
     _photographs: ReuseIndex = field(default_factory=ReuseIndex)
 
     def reused(self, jobs: Sequence[JobEvidence]) -> list[tuple[ReuseHit, ...]]:
@@ -301,6 +303,7 @@ class MemoryResults:
             first = self.jobs[key] = own
             if isinstance(outcome, Judged):
                 self._photographs.add(outcome.evidence)
+                self.comparisons += [outcome.comparison] if outcome.comparison else []
         if first.payload_digest != own.payload_digest:
             return self._dead(conflict_letter(outcome, stored_digest=first.payload_digest), outcome.record)
         duplicate = first.source != own.source

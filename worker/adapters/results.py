@@ -16,6 +16,7 @@ from schemas.codec import encode_verdict
 from schemas.envelope import Encoding
 from schemas.message import InputRecord, OutputRecord
 from worker.adapters.claims import Claim, JobKey, Standing, read_answers, read_standing, take
+from worker.adapters.comparison_rows import write_comparisons
 from worker.adapters.database import retrying
 from worker.adapters.letters import mark_replayed, read_letters, write_letters
 from worker.adapters.outputs import (
@@ -125,6 +126,7 @@ class PostgresResults:
         if not dims.keys() <= self._declared:
             declare_spaces(connection, dims)
         write_verdicts(connection, judged)
+        write_comparisons(connection, [outcome for outcome, _ in judged])
 
     def _answered(self, claim: Claim, stored: Stored) -> OutputRecord:
         """The stored answer of the claim's job, or the claim's own where it won or the stored one was erased."""

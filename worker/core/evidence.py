@@ -37,6 +37,7 @@ class ViewProbe:
     quality: Mapping[str, float]
     phash: int  # 64-bit perceptual hash
     source_size: tuple[int, int]  # width, height in pixels
+    encode_ms: float = 0.0  # what its batch took on this engine; 0 where it comes from a cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

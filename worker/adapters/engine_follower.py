@@ -1,0 +1,272 @@
+"""Follows the registry: makes ready in the background what it wants served, and offers it to the embed thread.
+
+One thread reads the registry, when it is woken and every so often. It loads, verifies, warms and tests engines, offers
+the line-up, and closes what no job needs any more. What cannot be loaded leaves what serves as it is; what fails while
+it serves is left for the next step of the ladder, and tried again later (worker/core/fallback.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+import structlog
+
+from engines.errors import EngineRefused
+from worker.adapters.engine_wanted import Wanted, WantedTrial
+from worker.adapters.switching import Lineup, OpenSet, SwitchingEncoder, Trial, Watching
+from worker.core.fallback import (
+    CONSIDERED,
+    BarRule,
+    Budget,
+    BudgetMeter,
+    Failure,
+    FailureKind,
+    Step,
+    barred_until,
+    free,
+    in_order,
+)
+from worker.errors import AssayError, ServiceUnavailable
+from worker.observe import Meter
+
+TAKE_UP_S = 0.25  # how soon an offer that waits is looked after again
+_log = structlog.get_logger()
+
+
+class FailureLog(Protocol):
+    """worker.adapters.engine_failures.EngineFailures, or its twin in memory. Raises ServiceUnavailable."""
+
+    def known(self, now: datetime) -> list[Failure]: ...
+    def add(self, failure: Failure, detail: str) -> None: ...
+    def degraded(self, step: str, detail: str, now: datetime) -> None: ...
+    def healed(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """What is asked of the registry. `read` tells what it wants, `opened` gives a step's engines loaded, verified, warm
+    and tested, `lacks` what a candidate wants before it may take traffic. They raise EngineRefused and
+    ServiceUnavailable."""
+
+    read: Callable[[], Wanted]
+    opened: Callable[[Step, Wanted], OpenSet]
+    lacks: Callable[[WantedTrial, Wanted], Sequence[str]]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowerOptions:
+    poll_s: float = 5.0
+    golden_every: int = 0
+    rule: BarRule = field(default_factory=BarRule)
+    budget: Budget = field(default_factory=Budget)
+    clock: Callable[[], datetime] = _now
+
+
+class EngineFollower:
+    """`encoder` is open when this is made. `start` runs the thread, `close` ends it; `failed` holds what ended it.
+
+    Raises EngineRefused where no engine can be opened at all, and ServiceUnavailable.
+    """
+
+    def __init__(self, registry: Registry, log: FailureLog, meter: Meter, options: FollowerOptions) -> None:
+        self._registry = registry
+        self._log = log
+        self._meter = meter
+        self._options = options
+        self._failures = log.known(options.clock())
+        self._details: dict[str, str] = {}  # by step: how it failed last
+        self._meters: dict[OpenSet, BudgetMeter] = {}
+        self._released: SimpleQueue[OpenSet] = SimpleQueue()
+        self._told: str | None = None  # the step that operators were told is served in place of the best
+        self._waits = ""  # why the candidate takes no traffic, as it was logged last
+        self._woken = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self.failed: BaseException | None = None
+        wanted = registry.read()
+        first = self._first(wanted)
+        self.encoder = SwitchingEncoder(first, self._watching())
+        self._serves(first)
+        self._tell(first, wanted)
+
+    def start(self) -> EngineFollower:
+        self._thread = threading.Thread(target=self._run, name="engine-follower", daemon=True)
+        self._thread.start()
+        return self
+
+    def wake(self) -> None:
+        """Read the registry now. Any thread."""
+        self._woken.set()
+
+    def close(self) -> None:
+        self._stopped = True
+        self._woken.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._close_released()
+
+    def turn(self) -> bool:
+        """Do what there is to do; False while what was offered is not adopted: then it is to be called again soon."""
+        self._close_released()
+        if not self.encoder.settled:
+            return False
+        try:
+            wanted = self._registry.read()
+            lineup = self._lineup(wanted)
+            if lineup != self.encoder.lineup:
+                self.encoder.offer(lineup)
+                self._serves(lineup)
+            self._tell(lineup, wanted)
+        except (ServiceUnavailable, EngineRefused) as error:
+            _log.warning("engines_not_followed", detail=str(error))
+        return self.encoder.settled
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped:
+                wait_s = self._options.poll_s if self.turn() else TAKE_UP_S
+                self._woken.wait(wait_s)
+                self._woken.clear()
+        except BaseException as error:  # the thread's owner asks for it
+            self.failed = error
+            _log.exception("engine_follower_failed")
+
+    def _first(self, wanted: Wanted) -> Lineup:
+        """What to serve with from the start: the best step that opens."""
+        refusals: list[EngineRefused] = []
+        for step in in_order(wanted.steps, self._failures, self._options.clock(), self._options.rule):
+            opened = self._opened(step, wanted, refusals)
+            if opened is not None:
+                return Lineup(serving=opened, degraded=step != wanted.steps[0])
+        raise refusals[0]
+
+    def _lineup(self, wanted: Wanted) -> Lineup:
+        serving = self._serving(wanted)
+        degraded = serving.step != wanted.steps[0]
+        trial = None if degraded or wanted.trial is None else self._trial(wanted.trial, wanted, serving)
+        return Lineup(serving=serving, degraded=degraded, trial=trial)
+
+    def _serving(self, wanted: Wanted) -> OpenSet:
+        """The best step that is not barred and opens; what serves now where there is none."""
+        present = self.encoder.lineup.serving
+        for step in free(wanted.steps, self._failures, self._options.clock(), self._options.rule):
+            opened = present if step == present.step else self._opened(step, wanted)
+            if opened is not None:
+                return opened
+        return present
+
+    def _trial(self, wanted: WantedTrial, all_wanted: Wanted, serving: OpenSet) -> Trial | None:
+        step = wanted.step(serving.step.backend)
+        if dict(serving.step.engines)[wanted.encoder] != wanted.replaces:
+            return self._waiting(f"{wanted.encoder}: the release compares with another engine than what serves")
+        if barred_until(step, self._failures, self._options.clock(), self._options.rule, deaths=1) is not None:
+            return self._waiting(f"{step.key} failed: {self._details.get(step.key, 'before this worker started')}")
+        present = self.encoder.lineup.trial
+        opened = present.opened if present is not None and present.opened.step == step else None
+        if opened is None and (missing := self._registry.lacks(wanted, all_wanted)):
+            return self._waiting("; ".join(missing))
+        opened = opened or self._opened(step, all_wanted)
+        if opened is None:
+            return None
+        self._waits = ""
+        return Trial(
+            release=wanted.release,
+            encoder=wanted.encoder,
+            engine=wanted.candidate.id,
+            share=wanted.share,
+            publishes=wanted.publishes,
+            opened=opened,
+        )
+
+    def _waiting(self, why: str) -> None:
+        if why != self._waits:
+            self._waits = why
+            _log.warning("candidate_waits", detail=why)
+
+    def _opened(self, step: Step, wanted: Wanted, refusals: list[EngineRefused] | None = None) -> OpenSet | None:
+        try:
+            return self._registry.opened(step, wanted)
+        except EngineRefused as refusal:
+            if refusals is not None:
+                refusals.append(refusal)
+            self._note(step.key, FailureKind.REFUSED, str(refusal))
+            return None
+
+    def _serves(self, lineup: Lineup) -> None:
+        trial = lineup.trial
+        self._meter.engines(use for opened in lineup.sets for use in opened.session.engines.values())
+        self._meter.degraded.set(float(lineup.degraded))
+        self._meter.trial_share.set(trial.share if trial else 0.0)
+        _log.info(
+            "engines_serve",
+            engines=lineup.serving.step.key,
+            degraded=lineup.degraded,
+            candidate=trial.opened.step.key if trial else None,
+            share=trial.share if trial else None,
+        )
+
+    def _tell(self, lineup: Lineup, wanted: Wanted) -> None:
+        """Alerts and their end. While Postgres is away they wait for the next turn."""
+        if not lineup.degraded:
+            if self._told != "":
+                self._log.healed()
+                self._told = ""
+            return
+        step, best = lineup.serving.step.key, wanted.steps[0].key
+        if self._told != step:
+            why = self._details.get(best, "it failed before this worker started")
+            self._log.degraded(step, f"a worker serves {step}, not {best}: {why}", self._options.clock())
+            self._told = step
+
+    def _watching(self) -> Watching:
+        return Watching(
+            swapped=self._meter.swaps.observe,
+            released=self._let_go,
+            failed=lambda opened, kind, detail: self._note(opened.step.key, kind, detail),
+            ran=self._ran,
+            golden_every=self._options.golden_every,
+        )
+
+    def _let_go(self, opened: OpenSet) -> None:
+        self._released.put(opened)
+        self._woken.set()
+
+    def _close_released(self) -> None:
+        while True:
+            try:
+                opened = self._released.get_nowait()
+            except Empty:
+                return
+            self._meters.pop(opened, None)
+            opened.session.close()
+            _log.info("engines_closed", engines=opened.step.key)
+
+    def _ran(self, opened: OpenSet, photographs: int, failed: int, seconds: float) -> None:
+        meter = self._meters.get(opened) or self._meters.setdefault(opened, BudgetMeter(self._options.budget))
+        over = meter.add(photographs, failed, seconds)
+        if over is not None:
+            self._meters.pop(opened, None)
+            self._note(opened.step.key, *over)
+            self._woken.set()
+
+    def _note(self, step: str, kind: FailureKind, detail: str) -> None:
+        """Any thread: the list is replaced, never changed."""
+        failure = Failure(step=step, kind=kind, at=self._options.clock())
+        counting = [known for known in self._failures if failure.at - known.at < CONSIDERED]
+        self._failures = [*counting, failure]
+        self._details = {**self._details, step: detail}
+        self._meter.engine_failures.labels(kind.value).inc()
+        _log.error("engine_failed", engines=step, kind=kind.value, detail=detail)
+        try:
+            self._log.add(failure, detail)
+        except AssayError as error:
+            _log.warning("engine_failure_not_kept", detail=str(error))

@@ -1,0 +1,122 @@
+"""Composes what a worker with a registry serves with: the follower, its encoder, and what wakes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import sqlalchemy
+import structlog
+
+from engines.catalogue import Gpu, chosen_backend, open_session
+from engines.errors import EngineRefused, RefusalCode
+from engines.machine import this_machine
+from engines.runner import Backend
+from worker.adapters.alarm_outbox import Outbox
+from worker.adapters.encoder import SessionEncoder
+from worker.adapters.engine_control import ControlBell
+from worker.adapters.engine_failures import EngineFailures
+from worker.adapters.engine_follower import EngineFollower, FollowerOptions, Registry
+from worker.adapters.engine_opening import open_registry, place_of, session_options
+from worker.adapters.engine_registry import EngineRegistry
+from worker.adapters.engine_wanted import Wanted, WantedTrial, read_wanted
+from worker.adapters.release_gaps import EncoderFor, gaps
+from worker.adapters.switching import OpenSet
+from worker.core.fallback import BarRule, Budget, Step
+from worker.errors import ConfigurationError
+from worker.observe import Meter
+from worker.settings import Settings
+
+FREE_SHARE: Final = 0.20  # of a GPU's memory that stays free while two sets are open
+_log = structlog.get_logger()
+
+
+def open_following(
+    settings: Settings, open_database: Callable[[Settings], sqlalchemy.Engine], meter: Meter, closing: ExitStack
+) -> EngineFollower:
+    """A follower whose encoder is open and warm; its threads run until `closing` ends them. Raises ConfigurationError
+    where no engine can be opened, and ServiceUnavailable where the registry is away."""
+    database = open_database(settings)
+    closing.callback(database.dispose)
+    try:
+        follower = EngineFollower(
+            _registry(settings, database, closing), _failures(settings, database), meter, _options(settings)
+        )
+    except EngineRefused as refusal:
+        raise ConfigurationError(f"engines in {place_of(settings)}: {refusal}") from refusal
+    closing.callback(follower.encoder.close)
+    kafka = settings.kafka
+    bell = ControlBell(kafka.client_config(), kafka.topics.control, follower.wake)
+    closing.callback(follower.start().close)
+    closing.callback(bell.start().close)
+    return follower
+
+
+def _registry(settings: Settings, database: sqlalchemy.Engine, closing: ExitStack) -> Registry:
+    engines, machine = settings.engines, this_machine()
+    registry, backend = open_registry(settings, database), chosen_backend(engines.backend)
+    opening = Opening(settings=settings, registry=registry, closing=closing)
+    return Registry(
+        read=lambda: read_wanted(registry.index, engines.names, machine, backend),
+        opened=opening.opened,
+        lacks=lambda trial, wanted: lacking(database, trial, wanted, engines.encoder_for),
+    )
+
+
+def _failures(settings: Settings, database: sqlalchemy.Engine) -> EngineFailures:
+    kafka = settings.kafka
+    outbox = Outbox(topic=kafka.topics.alerts, source=kafka.group, encoding=kafka.encoding)
+    return EngineFailures(database=database, instance=kafka.instance, outbox=outbox)
+
+
+def _options(settings: Settings) -> FollowerOptions:
+    engines = settings.engines
+    return FollowerOptions(
+        poll_s=engines.poll_s,
+        golden_every=engines.golden_every_batches,
+        rule=BarRule(first_rest=timedelta(seconds=engines.retry_better_s)),
+        budget=Budget(errors=engines.error_budget, photograph_ms=engines.latency_budget_ms),
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class Opening:
+    """Opens steps. All sessions of the process share one GPU, and while two are open some of its memory stays free."""
+
+    settings: Settings
+    registry: EngineRegistry
+    closing: ExitStack
+    _gpu: Gpu | None = field(default=None)
+
+    def opened(self, step: Step, wanted: Wanted) -> OpenSet:
+        """Read once, verify, load, warm, test. Raises EngineRefused and ServiceUnavailable."""
+        published = [wanted.published[engine] for _, engine in step.engines]
+        verified = [self.registry.read(one) for one in published]
+        backend: Backend = chosen_backend(step.backend)  # type: ignore[arg-type]
+        gpu = self._shared_gpu() if backend == "tensorrt" else None
+        session = SessionEncoder(open_session(verified, backend, session_options(self.settings), gpu=gpu))
+        if gpu is not None and (free := gpu.device.free_share()) < FREE_SHARE:
+            session.close()
+            message = f"with {step.key} {free:.0%} of the GPU's memory is free, {FREE_SHARE:.0%} must be"
+            raise EngineRefused(RefusalCode.NO_ROOM, message, "retire what is not needed, or use a larger GPU")
+        for one in published:
+            chosen = one.variant
+            _log.info("engine_chosen", name=chosen.name, version=chosen.version, target=chosen.slot, engine=chosen.id)
+        return OpenSet(step=step, session=session, goldens={one.manifest.name: one.golden for one in verified})
+
+    def _shared_gpu(self) -> Gpu:
+        if self._gpu is None:
+            self._gpu = Gpu.opened(self.settings.engines.plans_dir)
+            self.closing.callback(self._gpu.device.close)
+        return self._gpu
+
+
+def lacking(database: sqlalchemy.Engine, trial: WantedTrial, wanted: Wanted, encoder_for: EncoderFor) -> Sequence[str]:
+    """What keeps a candidate from taking traffic on this worker."""
+    best = wanted.steps[0]
+    beside = [wanted.published[engine] for name, engine in best.engines if name != trial.encoder]
+    replaced = wanted.published[trial.replaces]
+    return gaps(database, trial.candidate, replaced, beside, (best.backend,), encoder_for)

@@ -1,0 +1,191 @@
+"""A job between its photographs and its evidence: views come back from batches in any order, from one set of engines or
+from two, and each set's make an evidence of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from schemas.job import JobView
+from worker.core.courses import Answering, JobEngines
+from worker.core.evidence import JobEvidence, StageTimes, UnusableView, ViewProbe
+from worker.core.gallery import GallerySnapshot
+from worker.core.matching import nearest_skus
+from worker.errors import AssayError
+from worker.fetching import no_usable_view
+from worker.internal_error import internal_error
+from worker.ports import Matcher
+from worker.work import Embedded, Fetched, Received, Rival, Settleable
+
+EncoderName = Callable[[str, str], str]  # (category, view) -> encoder
+Galleries = Callable[[str], GallerySnapshot]  # of a tenant; waits while Postgres is away
+
+
+@dataclass(slots=True, kw_only=True)
+class Assembly:
+    """A job whose views come back from different batches. Owned by the embed thread. `results` by view and by the key
+    of what encoded it, `waiting` how many are still to come, or to be dropped."""
+
+    fetched: Fetched
+    engines: JobEngines
+    encoders: tuple[str, ...]  # of each image
+    started_s: float
+    waiting: int = 0
+    moved: bool = False  # to the slow lane; what still comes of it is dropped
+    results: dict[tuple[str, str], ViewProbe | UnusableView] = field(default_factory=dict)
+
+    @property
+    def received(self) -> Received:
+        return self.fetched.received
+
+    def answers(self, answering: Answering) -> list[ViewProbe | UnusableView]:
+        """One a view, all of one set of engines."""
+        views = zip(self.fetched.images, self.encoders, strict=True)
+        return [self.results[view.view, answering.key(encoder)] for (view, _), encoder in views]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewToEncode:
+    """An image on its way to an encoder, with the job that waits for it. `encoder` is the key of a set's engine."""
+
+    tenant: str
+    view: JobView
+    data: bytes = field(repr=False)
+    encoder: str
+    assembly: Assembly = field(repr=False)
+
+
+def assembly_of(fetched: Fetched, engines: JobEngines, encoders: Sequence[str]) -> tuple[Assembly, list[ViewToEncode]]:
+    """A job that begins, and what is to be encoded for it."""
+    assembly = Assembly(fetched=fetched, engines=engines, encoders=tuple(encoders), started_s=time.monotonic())
+    tenant = fetched.received.job.tenant
+    requests = [
+        ViewToEncode(tenant=tenant, view=view, data=data, encoder=key, assembly=assembly)
+        for (view, data), encoder in zip(fetched.images, encoders, strict=True)
+        for key in engines.keys(encoder)
+    ]
+    assembly.waiting = len(requests)
+    return assembly, requests
+
+
+def completed(assembly: Assembly, galleries: Galleries, matcher: Matcher, *, keep_images: bool) -> Settleable:
+    """The evidence of a job whose views are all there; where a candidate looked as well, of both.
+
+    What the candidate fails at is told beside the current engines' evidence, and costs the job nothing.
+    """
+    serving = assembly.engines.serving
+    faults = tuple(answer for answer in assembly.answers(serving) if isinstance(answer, UnusableView))
+    if len(faults) == len(assembly.encoders):
+        return no_usable_view(assembly.received, (*assembly.fetched.unusable, *faults), stage="embed")
+    snapshot = galleries(assembly.received.job.tenant)
+    started_s = time.monotonic()
+    try:
+        evidence = evidence_of(assembly, serving, snapshot, matcher)
+    except (AssayError, MemoryError):
+        raise
+    except Exception as error:
+        return internal_error(assembly.received, "embed", error)
+    rival = _rival(assembly, snapshot, matcher, time.monotonic() - started_s)
+    embedded = Embedded(
+        received=assembly.received,
+        evidence=evidence,
+        policy=snapshot.policy,
+        images=assembly.fetched.images if keep_images else (),
+        rival=rival,
+    )
+    return published_by_candidate(embedded) if rival and rival.published == "candidate" else embedded
+
+
+def published_by_candidate(item: Embedded) -> Embedded:
+    """The two evidences change places: the candidate's is judged and published."""
+    rival = item.rival
+    if rival is None or rival.evidence is None:
+        return item
+    return replace(item, evidence=rival.evidence, rival=replace(rival, evidence=item.evidence))
+
+
+def published_by_current(item: Embedded, error: str) -> Embedded:
+    """Back again, for the candidate's evidence led to no verdict: `error` says at what it failed."""
+    rival = item.rival
+    if rival is None or rival.evidence is None:
+        return item
+    failed = replace(rival, published="current", evidence=None, error=error, candidate_ms=None)
+    return replace(item, evidence=rival.evidence, rival=failed)
+
+
+def evidence_of(assembly: Assembly, answering: Answering, snapshot: GallerySnapshot, matcher: Matcher) -> JobEvidence:
+    """What one set of engines saw, compared with the gallery."""
+    job = assembly.received.job
+    answers = assembly.answers(answering)
+    probes = [answer for answer in answers if isinstance(answer, ViewProbe)]
+    unusable = [answer for answer in answers if isinstance(answer, UnusableView)]
+    _refuse_infinite(probes)
+    matches = tuple(matcher.match(job, probes, snapshot))
+    times = StageTimes(
+        queue_ms=assembly.fetched.queue_ms,
+        fetch_ms=assembly.fetched.fetch_ms,
+        embed_ms=(time.monotonic() - assembly.started_s) * 1e3,
+    )
+    return JobEvidence(
+        job=job,
+        matches=matches,
+        unusable=(*assembly.fetched.unusable, *unusable),
+        nearest_skus=nearest_skus(matches, snapshot, category=job.category),
+        gallery_revision=snapshot.revision,
+        degraded=answering.degraded,
+        times=times,
+    )
+
+
+def is_finite(probe: ViewProbe) -> bool:
+    return bool(np.isfinite(probe.embedding).all())
+
+
+def _rival(assembly: Assembly, snapshot: GallerySnapshot, matcher: Matcher, match_s: float) -> Rival | None:
+    beside = assembly.engines.beside
+    if beside is None:
+        return None
+    current_ms = _encode_ms(assembly, assembly.engines.serving) + match_s * 1e3
+    started_s = time.monotonic()
+    error, evidence = _failure(assembly, beside.answering), None
+    if error is None:
+        try:
+            evidence = evidence_of(assembly, beside.answering, snapshot, matcher)
+        except (AssayError, MemoryError):
+            raise
+        except Exception as raised:
+            error = f"matching: {type(raised).__name__}"
+    candidate_ms = _encode_ms(assembly, beside.answering) + (time.monotonic() - started_s) * 1e3
+    return Rival(
+        release=beside.release,
+        published="candidate" if beside.publishes and evidence is not None else "current",
+        evidence=evidence,
+        error=error,
+        current_ms=current_ms,
+        candidate_ms=candidate_ms if evidence is not None else None,
+    )
+
+
+def _failure(assembly: Assembly, candidate: Answering) -> str | None:
+    """Why a candidate has no answer where the current engines have one. Its photographs are the same, so what is wrong
+    with a photograph is not its failure."""
+    for current, own in zip(assembly.answers(assembly.engines.serving), assembly.answers(candidate), strict=True):
+        if isinstance(current, ViewProbe) and isinstance(own, UnusableView):
+            return f"{own.code.value}: {own.view}"
+    return None
+
+
+def _encode_ms(assembly: Assembly, answering: Answering) -> float:
+    """The longest that one of its views took; 0 where all came from the cache."""
+    probes = (answer for answer in assembly.answers(answering) if isinstance(answer, ViewProbe))
+    return max((probe.encode_ms for probe in probes), default=0.0)
+
+
+def _refuse_infinite(probes: Sequence[ViewProbe]) -> None:
+    """Nothing could be said of such a photograph, and PostgreSQL keeps no vector with a NaN: it would fail for ever."""
+    for probe in probes:
+        if not is_finite(probe):
+            raise ValueError(f"encoder {probe.engine.name} gave {probe.view} an embedding that is not finite")
