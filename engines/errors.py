@@ -36,6 +36,7 @@ class RefusalCode(enum.StrEnum):
     WRONG_GPU = "wrong_gpu"
     WRONG_VERSION = "wrong_version"
     NO_ROOM = "no_room"
+    INCOMPLETE = "incomplete"
     ENCODER_UNKNOWN = "encoder_unknown"
 
 

@@ -122,7 +122,8 @@ class Worker:
         judge = JudgeStage(evidence=NoEvidence(), keep="off", build="test", meter=self.meter, trace=no_traces)
         ports = Ports(
             subscribe=MemorySource(self.broker, "m").subscribe, parse=parse, images=MemoryImages({}),
-            encoder=self.encoder, engines=FixedEngines(), attempts=MemoryAttempts(), matcher=NumpyMatcher(), gallery=EmptyGallery(),
+            encoder=self.encoder, engines=FixedEngines(), attempts=MemoryAttempts(), matcher=NumpyMatcher(),
+            gallery=EmptyGallery(),
             cache=self.cache or NoProbeCache(), judge=judge, results=MemoryResults(topics=TOPICS),
             publisher=MemoryPublisher(self.broker, "m"), status=self.status,
         )  # fmt: skip

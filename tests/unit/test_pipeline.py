@@ -29,7 +29,7 @@ from worker.intake import IntakeLimits
 from worker.judging import JudgeStage
 from worker.observe import Meter
 from worker.pipeline import Limits, Pipeline, Ports
-from worker.ports import EncodeView, EngineChoice, LateView, ViewEncoder
+from worker.ports import EncodeView, EngineChoice, LateView, ProbeCache, ViewEncoder
 from worker.settle import SettleLimits
 from worker.tracing import no_traces
 from worker.watermark import Watermark
@@ -108,6 +108,7 @@ class World:
         attempts: MemoryAttempts | None = None,
         encoder: ViewEncoder | None = None,
         engines: EngineChoice | None = None,
+        cache: ProbeCache | None = None,
         member: str = "member-1",
         drain_s: float = 4.0,
         patience_s: float = 60.0,
@@ -128,7 +129,7 @@ class World:
             attempts=self.attempts,
             matcher=NumpyMatcher(),
             gallery=EmptyGallery(),
-            cache=MemoryProbeCache({"fake": ENGINE}, decoder="test"),
+            cache=cache or MemoryProbeCache({"fake": ENGINE}, decoder="test"),
             judge=judge,
             results=results or MemoryResults(topics=TOPICS),
             publisher=self.publisher,

@@ -131,6 +131,11 @@ def move_within(
     return moves
 
 
+def published_within(connection: Connection, name: str) -> list[Published]:
+    """As EngineIndex.published, in a transaction of the caller's."""
+    return _published(connection, name, ())
+
+
 def _published(connection: Connection, name: str | None, states: Collection[State]) -> list[Published]:
     columns = engines.c
     wanted = select(engines).order_by(columns.name, columns.version.desc(), columns.backend, columns.id)

@@ -49,7 +49,7 @@ class MemoryProbeCache:
 
     def _found(self, request: EncodeView) -> ViewProbe | None:
         probe = self._probes.get(self._key(request))
-        return None if probe is None else replace(probe, view=request.view.view)
+        return None if probe is None else replace(probe, view=request.view.view, encode_ms=0.0)
 
     def _key(self, request: EncodeView) -> tuple[str, ...]:
         engine = self._engines[request.encoder]

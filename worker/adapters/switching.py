@@ -82,7 +82,7 @@ class Lineup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watching:
-    """Who is told: of a swap (seconds in which the embed thread started nothing), of a set that no job needs any more, of
+    """Who is told: of a swap (seconds in which nothing was started), of a set that no job needs any more, of
     one that failed, and of every batch (photographs, those that the engine failed at, seconds)."""
 
     swapped: Callable[[float], None]

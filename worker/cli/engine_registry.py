@@ -1,4 +1,4 @@
-"""`assay engine list | show | verify | publish | promote | rollback | retire | keygen`: the registry of engines."""
+"""`assay engine list | show | verify | publish | retire | keygen`: the registry of engines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from engines.catalogue import EngineFiles, Gpu, VerifiedEngine, chosen_backend, open_runner
 from engines.errors import EngineRefused
 from engines.keyring import load_signer, make_hmac, make_pair
-from engines.lifecycle import State, Verb
+from engines.lifecycle import Move, State
 from engines.machine import this_machine
 from engines.manifest import EngineManifest, golden_path, manifest_path, model_path
 from engines.matrix import refuse_misfit
@@ -43,7 +43,7 @@ def list_engines(
     as_json: terminal.AsJson = False,
 ) -> None:
     """List the published engines, newest version first."""
-    with _registry() as registry:
+    with opened_registry() as registry:
         found = registry.index.published(name, state or ())
     if as_json:
         terminal.print_json([_fields(one) for one in found])
@@ -55,7 +55,7 @@ def show(
     name: Name, version: Version = None, engine_id: Id = "", as_json: terminal.AsJson = False
 ) -> None:  # fmt: skip
     """Show a name's engines with their manifests and every change of their state."""
-    with _registry() as registry:
+    with opened_registry() as registry:
         found = choose(registry.index.published(name), Chosen(name=name, version=version, engine_id=engine_id))
         told = [(one, registry.index.events(one.id)) for one in found]
     if as_json:
@@ -85,7 +85,7 @@ def publish(
     as_json: terminal.AsJson = False,
 ) -> None:
     """Sign an engine and enter it as a draft. Workers do not see it until it is verified and promoted."""
-    with _registry() as registry:
+    with opened_registry() as registry:
         files = _read(folder, name)
         if key is not None:
             target = _target(backend, capability, requires or ())
@@ -111,7 +111,7 @@ def verify(
     """Read engines back as a worker would, check their bytes, run them on the golden images. Exits 1 if any fails."""
     if bool(by) != bool(why):
         raise AssayError("give --by and --why together, or neither to check alone")
-    with _registry() as registry:
+    with opened_registry() as registry:
         wanted = Chosen(name=name, version=version, engine_id=engine_id, states=_UNRETIRED)
         found = choose(registry.index.published(name), wanted)
         results = {one.id: _tested(registry, one, chosen_backend(backend)) for one in found}
@@ -129,22 +129,19 @@ def verify(
         raise typer.Exit(1)
 
 
-def promote(name: Name, by: By, why: Why, version: Version = None, engine_id: Id = "") -> None:
-    """Make verified or canary engines current; those that were become previous. Workers take them when they start."""
-    newest = Chosen(name=name, version=version, engine_id=engine_id, states=(State.VERIFIED, State.CANARY), newest=True)
-    _move("promote", newest, by=by, why=why)
-
-
-def rollback(name: Name, by: By, why: Why, version: Version = None, engine_id: Id = "") -> None:
-    """Make the previous engines current again; those that they replace are retired for good."""
-    _move("rollback", Chosen(name=name, version=version, engine_id=engine_id, states=(State.PREVIOUS,)), by=by, why=why)
-
-
 def retire(name: Name, by: By, why: Why, version: Version = None, engine_id: Id = "") -> None:
     """Take engines out for good. The current one is replaced first: promote another, or roll back."""
     if version is None and not engine_id:
         raise AssayError("say which: give --version or --id")
-    _move("retire", Chosen(name=name, version=version, engine_id=engine_id, states=_UNRETIRED), by=by, why=why)
+    wanted = Chosen(name=name, version=version, engine_id=engine_id, states=_UNRETIRED)
+    with opened_registry() as registry:
+        tell(registry.index.move("retire", name, lambda known: choose(known, wanted), by=by, why=why))
+
+
+def tell(moves: Sequence[Move]) -> None:
+    """What changed, a line each."""
+    for move in moves:
+        terminal.say(f"{move.id[:SHORT]}: {move.came_from} -> {move.to}")
 
 
 def keygen(
@@ -174,20 +171,14 @@ def refusals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _registry() -> Iterator[EngineRegistry]:
+def opened_registry() -> Iterator[EngineRegistry]:
+    """The registry that the settings name. Raises AssayError."""
     settings = load_settings()
     with refusals(), open_database(settings) as database:
         yield open_registry(settings, database)
 
 
 _UNRETIRED: Final = tuple(state for state in State if state is not State.RETIRED)
-
-
-def _move(verb: Verb, wanted: Chosen, *, by: str, why: str) -> None:
-    with _registry() as registry:
-        moves = registry.index.move(verb, wanted.name, lambda known: choose(known, wanted), by=by, why=why)
-    for move in moves:
-        terminal.say(f"{move.id[:SHORT]}: {move.came_from} -> {move.to}")
 
 
 def _read(folder: Path, name: str) -> EngineFiles:
@@ -278,5 +269,5 @@ def _shown(one: Published, events: Sequence[Event]) -> dict[str, object]:
 def register(app: typer.Typer) -> None:
     """Mount the commands of this module."""
     app.command("list")(list_engines)
-    for command in (show, publish, verify, promote, rollback, retire, keygen):
+    for command in (show, publish, verify, retire, keygen):
         app.command()(command)
