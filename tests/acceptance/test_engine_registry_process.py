@@ -1,5 +1,5 @@
-"""A real worker that takes its engines from the registry: the current one, the promoted one after a restart, none that
-was tampered with; and `assay doctor` on the same deployment."""
+"""A real worker that starts with engines from the registry: the current one, the one before where that was tampered
+with, none where both were; and `assay doctor` on the same deployment."""
 
 from __future__ import annotations
 
@@ -11,42 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from demo.stand import CommandFailed
 from devstack import Addresses
-from engines.publish import publish, seeded_engine
 from tests.acceptance.conftest import Deployment, jobs
-from tests.acceptance.small import small_deployment
-
-NAME = "resnet18"
-DID = ("--by", "ada", "--why", "a test")
+from tests.acceptance.registered import NAME, Registered, registered_deployment
 
 
 @pytest.fixture
-def registered(stack: Addresses, tmp_path: Path) -> Iterator[Deployment]:
-    """A deployment with a registry and no engine in it."""
-    keys = tmp_path / "keys"
-    keys.mkdir()
-    settings = {"ASSAY_ENGINES__REGISTRY": str(tmp_path / "registry"), "ASSAY_ENGINES__KEYS_DIR": str(keys)}
-    with small_deployment(stack, tmp_path, models=False, **settings) as made:
-        made.stand.assay("engine", "keygen", str(tmp_path / "private.pem"), str(keys / "own.pub"))
+def registry(stack: Addresses, tmp_path: Path) -> Iterator[Registered]:
+    with registered_deployment(stack, tmp_path) as made:
         yield made
-
-
-def serve(deployment: Deployment, folder: Path, seed: int) -> str:
-    """Publish an engine, verify and promote it; returns its id."""
-    publish(seeded_engine(NAME, seed, image_size=64), folder / f"made-{seed}", Ed25519PrivateKey.generate())
-    stand = deployment.stand
-
-    def assay(*arguments: str) -> str:
-        return stand.assay("engine", *arguments, *DID, env=stand.curator)
-
-    made = str(folder / f"made-{seed}")
-    told = json.loads(assay("publish", made, NAME, "--key", str(folder / "private.pem"), "--json"))
-    assay("verify", NAME)
-    assay("promote", NAME)
-    return str(told["id"])
 
 
 def chosen(log: str) -> list[tuple[int, str]]:
@@ -62,13 +37,14 @@ def doctor(deployment: Deployment, *arguments: str) -> tuple[int, dict[str, dict
     return done.returncode, {f"{one['area']}/{one['what']}": one for one in told["findings"]}
 
 
-def test_a_worker_serves_what_is_current(registered: Deployment, tmp_path: Path) -> None:
+def test_a_worker_serves_what_is_current(registry: Registered) -> None:
+    deployment = registry.deployment
     with pytest.raises(CommandFailed, match="ended with 78"):
-        registered.worker("w0")
-    assert "not_published" in registered.workers[-1].log_tail()
+        deployment.worker("w0")
+    assert "not_published" in deployment.workers[-1].log_tail()
 
-    first = serve(registered, tmp_path, 1)
-    code, found = doctor(registered, "--load")
+    first = registry.serve(1)
+    code, found = doctor(deployment, "--load")
     assert code == 0, found
     assert found[f"engines/{NAME}"]["state"] == "ok"
     assert "version 1 for any" in found[f"engines/{NAME}"]["found"]
@@ -77,26 +53,28 @@ def test_a_worker_serves_what_is_current(registered: Deployment, tmp_path: Path)
     assert {found[f"postgres/{what}"]["state"] for what in ("revision", "role", "partitions")} == {"ok"}
     assert found[f"postgres/calibration of {NAME}"]["state"] == "warn"
 
-    worker = registered.worker("w1")
+    worker = deployment.worker("w1")
     assert chosen(worker.log_tail()) == [(1, first)]
-    registered.send(jobs(2))
-    assert len(registered.read("results", 2, more_s=0.0)) == 2
-    second = serve(registered, tmp_path, 2)
+    deployment.send(jobs(2))
+    assert len(deployment.read("results", 2, more_s=0.0)) == 2
     assert worker.stop() == 0
+    second = registry.serve(2)
 
-    worker = registered.worker("w1")
+    worker = deployment.worker("w1")
     assert chosen(worker.log_tail()) == [(2, second)]
     assert worker.stop() == 0
 
-    model = tmp_path / "registry" / second / "model.onnx"
+    model = registry.model(second)
+    model.write_bytes(model.read_bytes()[:-1])
+    worker = deployment.worker("w2")  # with what was current before, and says so
+    assert chosen(worker.log_tail()) == [(1, first)]
+    assert "digest_mismatch" in worker.log_tail()
+    assert "assay_degraded 1.0" in worker.get("/metrics")
+    assert worker.stop() == 0
+    model = registry.model(first)
     model.write_bytes(model.read_bytes()[:-1])
     with pytest.raises(CommandFailed, match="ended with 78"):
-        registered.worker("w2")
-    assert "digest_mismatch" in registered.workers[-1].log_tail()
-    code, found = doctor(registered)
-    assert (code, found[f"engines/{tmp_path / 'registry'}"]["state"]) == (1, "fail")
-
-    registered.stand.assay("engine", "rollback", NAME, *DID, env=registered.stand.curator)
-    worker = registered.worker("w3")
-    assert chosen(worker.log_tail()) == [(1, first)]
-    assert worker.stop() == 0
+        deployment.worker("w3")
+    assert "digest_mismatch" in deployment.workers[-1].log_tail()
+    code, found = doctor(deployment)
+    assert (code, found[f"engines/{registry.folder / 'registry'}"]["state"]) == (1, "fail")

@@ -35,7 +35,7 @@ class Told:
 
     def watching(self, golden_every: int = 0) -> Watching:
         return Watching(
-            swapped=self.swaps.append,
+            swapped=lambda lineup, seconds: self.swaps.append(seconds),
             released=self.released.append,
             failed=lambda opened, kind, detail: self.failed.append((opened, kind)),
             ran=lambda *_: None,

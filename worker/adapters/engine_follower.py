@@ -94,7 +94,7 @@ class EngineFollower:
         self.failed: BaseException | None = None
         wanted = registry.read()
         first = self._first(wanted)
-        self.encoder = SwitchingEncoder(first, self._watching())
+        self.encoder = SwitchingEncoder(first, self.watching())
         self._serves(first)
         self._tell(first, wanted)
 
@@ -124,7 +124,6 @@ class EngineFollower:
             lineup = self._lineup(wanted)
             if lineup != self.encoder.lineup:
                 self.encoder.offer(lineup)
-                self._serves(lineup)
             self._tell(lineup, wanted)
         except (ServiceUnavailable, EngineRefused) as error:
             _log.warning("engines_not_followed", detail=str(error))
@@ -146,13 +145,16 @@ class EngineFollower:
         for step in in_order(wanted.steps, self._failures, self._options.clock(), self._options.rule):
             opened = self._opened(step, wanted, refusals)
             if opened is not None:
-                return Lineup(serving=opened, degraded=step != wanted.steps[0])
+                return self._around(opened, wanted, None)
         raise refusals[0]
 
     def _lineup(self, wanted: Wanted) -> Lineup:
-        serving = self._serving(wanted)
+        return self._around(self._serving(wanted), wanted, self.encoder.lineup.trial)
+
+    def _around(self, serving: OpenSet, wanted: Wanted, present: Trial | None) -> Lineup:
+        """No candidate is tried while a fallback serves: what they are compared with is not there."""
         degraded = serving.step != wanted.steps[0]
-        trial = None if degraded or wanted.trial is None else self._trial(wanted.trial, wanted, serving)
+        trial = None if degraded or wanted.trial is None else self._trial(wanted.trial, wanted, serving, present)
         return Lineup(serving=serving, degraded=degraded, trial=trial)
 
     def _serving(self, wanted: Wanted) -> OpenSet:
@@ -164,13 +166,12 @@ class EngineFollower:
                 return opened
         return present
 
-    def _trial(self, wanted: WantedTrial, all_wanted: Wanted, serving: OpenSet) -> Trial | None:
+    def _trial(self, wanted: WantedTrial, all_wanted: Wanted, serving: OpenSet, present: Trial | None) -> Trial | None:
         step = wanted.step(serving.step.backend)
         if dict(serving.step.engines)[wanted.encoder] != wanted.replaces:
             return self._waiting(f"{wanted.encoder}: the release compares with another engine than what serves")
         if barred_until(step, self._failures, self._options.clock(), self._options.rule, deaths=1) is not None:
             return self._waiting(f"{step.key} failed: {self._details.get(step.key, 'before this worker started')}")
-        present = self.encoder.lineup.trial
         opened = present.opened if present is not None and present.opened.step == step else None
         if opened is None and (missing := self._registry.lacks(wanted, all_wanted)):
             return self._waiting("; ".join(missing))
@@ -227,14 +228,19 @@ class EngineFollower:
             self._log.degraded(step, f"a worker serves {step}, not {best}: {why}", self._options.clock())
             self._told = step
 
-    def _watching(self) -> Watching:
+    def watching(self) -> Watching:
+        """What the encoder tells, and whom."""
         return Watching(
-            swapped=self._meter.swaps.observe,
+            swapped=self._swapped,
             released=self._let_go,
             failed=lambda opened, kind, detail: self._note(opened.step.key, kind, detail),
             ran=self._ran,
             golden_every=self._options.golden_every,
         )
+
+    def _swapped(self, lineup: Lineup, seconds: float) -> None:
+        self._meter.swaps.observe(seconds)
+        self._serves(lineup)
 
     def _let_go(self, opened: OpenSet) -> None:
         self._released.put(opened)

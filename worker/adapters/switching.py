@@ -85,7 +85,7 @@ class Watching:
     """Who is told: of a swap (seconds in which nothing was started), of a set that no job needs any more, of
     one that failed, and of every batch (photographs, those that the engine failed at, seconds)."""
 
-    swapped: Callable[[float], None]
+    swapped: Callable[[Lineup, float], None]
     released: Callable[[OpenSet], None]
     failed: Callable[[OpenSet, FailureKind, str], None]
     ran: Callable[[OpenSet, int, int, float], None]
@@ -203,7 +203,7 @@ class SwitchingEncoder:
         if not before.jobs:
             self._generations.remove(before)
             self._give_back(before.lineup.sets)
-        self._watching.swapped(time.perf_counter() - started_s)
+        self._watching.swapped(lineup, time.perf_counter() - started_s)
 
     def _enter(self, lineup: Lineup) -> None:
         self._generations.append(_Generation.of(lineup))
