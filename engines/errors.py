@@ -35,7 +35,7 @@ class RefusalCode(enum.StrEnum):
     WRONG_BACKEND = "wrong_backend"
     WRONG_GPU = "wrong_gpu"
     WRONG_VERSION = "wrong_version"
-    NO_ROOM = "no_room"
+    MEMORY_SHORT = "memory_short"
     INCOMPLETE = "incomplete"
     ENCODER_UNKNOWN = "encoder_unknown"
 

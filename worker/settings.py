@@ -100,7 +100,9 @@ class DatabaseSettings(Group):
     url: SecretStr = Field(
         SecretStr("postgresql+psycopg://assay_worker@127.0.0.1:5432/assay"), description="SQLAlchemy URL, psycopg 3"
     )
-    pool_size: int = Field(4, ge=2, le=64, description="connections a pool; a worker has two pools")
+    pool_size: int = Field(
+        4, ge=2, le=64, description="connections a pool; a worker has two pools, with a registry three"
+    )
     statement_timeout_ms: int = Field(
         10_000,
         ge=100,

@@ -101,7 +101,7 @@ class Opening:
         if gpu is not None and (free := gpu.device.free_share()) < FREE_SHARE:
             session.close()
             message = f"with {step.key} {free:.0%} of the GPU's memory is free, {FREE_SHARE:.0%} must be"
-            raise EngineRefused(RefusalCode.NO_ROOM, message, "retire what is not needed, or use a larger GPU")
+            raise EngineRefused(RefusalCode.MEMORY_SHORT, message, "retire what is not needed, or use a larger GPU")
         for one in published:
             chosen = one.variant
             _log.info("engine_chosen", name=chosen.name, version=chosen.version, target=chosen.slot, engine=chosen.id)
