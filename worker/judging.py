@@ -24,6 +24,7 @@ from worker.ports import EvidenceStore
 from worker.tracing import TraceJobs
 from worker.work import Embedded
 
+Reached = tuple[Verdict, float | None]  # a verdict and the probability of genuine
 Keep = Literal["off", "inconclusive", "all"]
 _log = structlog.get_logger()
 
@@ -111,10 +112,8 @@ def compared(item: Embedded, event: VerdictEvent) -> Comparison | None:
     if rival is None:
         return None
     other, error = _judged_beside(item)
-    if rival.published == "candidate":
-        current, candidate = other, (event.verdict, event.p_genuine)
-    else:
-        current, candidate = (event.verdict, event.p_genuine), other
+    published: Reached | None = (event.verdict, event.p_genuine)
+    current, candidate = (other, published) if rival.published == "candidate" else (published, other)
     if current is None:
         _log.error("comparison_lost", src=str(item.received.record.source), error=error)
         return None
@@ -132,7 +131,7 @@ def compared(item: Embedded, event: VerdictEvent) -> Comparison | None:
     )
 
 
-def _judged_beside(item: Embedded) -> tuple[tuple[Verdict, float | None] | None, str | None]:
+def _judged_beside(item: Embedded) -> tuple[Reached | None, str | None]:
     """The verdict that is not published, with its probability; or why there is none."""
     assert item.rival is not None  # noqa: S101 # the caller saw to it
     if item.rival.evidence is None:

@@ -169,12 +169,15 @@ class EngineFollower:
     def _trial(self, wanted: WantedTrial, all_wanted: Wanted, serving: OpenSet, present: Trial | None) -> Trial | None:
         step = wanted.step(serving.step.backend)
         if dict(serving.step.engines)[wanted.encoder] != wanted.replaces:
-            return self._waiting(f"{wanted.encoder}: the release compares with another engine than what serves")
+            self._waiting(f"{wanted.encoder}: the release compares with another engine than what serves")
+            return None
         if barred_until(step, self._failures, self._options.clock(), self._options.rule, deaths=1) is not None:
-            return self._waiting(f"{step.key} failed: {self._details.get(step.key, 'before this worker started')}")
+            self._waiting(f"{step.key} failed: {self._details.get(step.key, 'before this worker started')}")
+            return None
         opened = present.opened if present is not None and present.opened.step == step else None
         if opened is None and (missing := self._registry.lacks(wanted, all_wanted)):
-            return self._waiting("; ".join(missing))
+            self._waiting("; ".join(missing))
+            return None
         opened = opened or self._opened(step, all_wanted)
         if opened is None:
             return None

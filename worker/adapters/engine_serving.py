@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
 
 import sqlalchemy
 import structlog
 
-from engines.catalogue import Gpu, chosen_backend, open_session
+from engines.catalogue import chosen_backend, open_session
 from engines.errors import EngineRefused, RefusalCode
+from engines.gpu.device import LEFT_FREE, Device
+from engines.gpu.opened import Gpu
 from engines.machine import this_machine
 from engines.runner import Backend
 from worker.adapters.alarm_outbox import Outbox
@@ -30,7 +31,6 @@ from worker.errors import ConfigurationError
 from worker.observe import Meter
 from worker.settings import Settings
 
-FREE_SHARE: Final = 0.20  # of a GPU's memory that stays free while two sets are open
 _log = structlog.get_logger()
 
 
@@ -98,9 +98,9 @@ class Opening:
         backend: Backend = chosen_backend(step.backend)  # type: ignore[arg-type]
         gpu = self._shared_gpu() if backend == "tensorrt" else None
         session = SessionEncoder(open_session(verified, backend, session_options(self.settings), gpu=gpu))
-        if gpu is not None and (free := gpu.device.free_share()) < FREE_SHARE:
+        if gpu is not None and (free := _free_share(gpu.device)) < LEFT_FREE:
             session.close()
-            message = f"with {step.key} {free:.0%} of the GPU's memory is free, {FREE_SHARE:.0%} must be"
+            message = f"with {step.key} {free:.0%} of the GPU's memory is free, {LEFT_FREE:.0%} must be"
             raise EngineRefused(RefusalCode.MEMORY_SHORT, message, "retire what is not needed, or use a larger GPU")
         for one in published:
             chosen = one.variant
@@ -109,9 +109,15 @@ class Opening:
 
     def _shared_gpu(self) -> Gpu:
         if self._gpu is None:
-            self._gpu = Gpu.opened(self.settings.engines.plans_dir)
-            self.closing.callback(self._gpu.device.close)
+            options = session_options(self.settings)
+            self._gpu = Gpu.opened(options.plans_dir, options.gpu, options.limits)
+            self.closing.callback(self._gpu.close)
         return self._gpu
+
+
+def _free_share(device: Device) -> float:
+    free, total = device.run(device.memory_bytes)
+    return free / total
 
 
 def lacking(database: sqlalchemy.Engine, trial: WantedTrial, wanted: Wanted, encoder_for: EncoderFor) -> Sequence[str]:

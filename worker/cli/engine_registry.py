@@ -9,8 +9,9 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from engines.catalogue import EngineFiles, Gpu, VerifiedEngine, chosen_backend, open_runner
+from engines.catalogue import EngineFiles, VerifiedEngine, chosen_backend, open_runner
 from engines.errors import EngineRefused
+from engines.gpu.opened import Gpu
 from engines.keyring import load_signer, make_hmac, make_pair
 from engines.lifecycle import Move, State
 from engines.machine import this_machine
