@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from engines import golden
+from engines.cpu_plans import open_cpu_plans
 from engines.decode import DecodeLimits
 from engines.decoder import PillowDecoder
 from engines.errors import EngineRefused, RefusalCode
@@ -26,6 +27,7 @@ from engines.manifest import EngineManifest, golden_path, manifest_path, model_p
 from engines.matrix import Card, Machine, refuse_misfit
 from engines.onnxruntime_runner import OnnxRuntimeRunner
 from engines.openvino_runner import OpenVinoRunner
+from engines.plan_files import PlanFolder
 from engines.runner import Backend, Runner
 from engines.session import CPU_DEADLINE_S, GPU_DEADLINE_S, EncoderSession
 from engines.signing import TrustedKeys, verify
@@ -119,11 +121,25 @@ def open_runner(
     backend: BackendChoice = "auto",
     threads: int | None = None,
     gpu: Gpu | None = None,
+    cpu_plans: PlanFolder | None = None,
 ) -> Runner:
     """Load, warm and self-test an engine. `auto` takes OpenVINO where it is installed. `gpu` is needed for tensorrt,
-    and may serve many runners. Raises EngineRefused."""
+    and may serve many runners; OpenVINO keeps what it compiles in `cpu_plans`. Raises EngineRefused."""
     try:
-        return _opened_runner(engine, chosen_backend(backend), threads, gpu)
+        return _loaded(engine, backend, threads, gpu, cpu_plans)
+    except EngineRefused as refusal:
+        # a plan that loads and is wrong must not cost more than its compilation
+        if cpu_plans is None or refusal.code is not RefusalCode.GOLDEN_MISMATCH:
+            raise
+        cpu_plans.forget(engine.manifest.onnx_sha256)
+    return _loaded(engine, backend, threads, gpu, cpu_plans)
+
+
+def _loaded(
+    engine: VerifiedEngine, backend: BackendChoice, threads: int | None, gpu: Gpu | None, cpu_plans: PlanFolder | None
+) -> Runner:
+    try:
+        return _opened_runner(engine, chosen_backend(backend), threads, gpu, cpu_plans)
     except EngineRefused:
         raise
     except Exception as error:  # each backend has its own tree of errors, and here each means the same
@@ -132,14 +148,19 @@ def open_runner(
         raise EngineRefused(RefusalCode.OUTPUTS_UNEXPECTED, message, fix) from error
 
 
-def _opened_runner(engine: VerifiedEngine, backend: Backend, threads: int | None, gpu: Gpu | None) -> Runner:
+def _opened_runner(
+    engine: VerifiedEngine, backend: Backend, threads: int | None, gpu: Gpu | None, cpu_plans: PlanFolder | None
+) -> Runner:
     if backend == "tensorrt":
         if gpu is None:
             fix = "open the runner with a Gpu, as load_session does"
             raise EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, "tensorrt was given no GPU", fix)
         return gpu.runner(engine.model, engine.manifest, engine.golden)
-    kind = OpenVinoRunner if backend == "openvino" else OnnxRuntimeRunner
-    runner = kind(engine.model, engine.manifest, threads)
+    runner: Runner
+    if backend == "openvino":
+        runner = OpenVinoRunner(engine.model, engine.manifest, threads, cpu_plans)
+    else:
+        runner = OnnxRuntimeRunner(engine.model, engine.manifest, threads)
     try:
         golden.self_test(runner, engine.golden)
     except BaseException:
@@ -157,12 +178,14 @@ def chosen_backend(backend: BackendChoice) -> Backend:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOptions:
-    """How a session works. Threads default to this process's cores, the deadline to the backend's usual one."""
+    """How a session works. Threads default to this process's cores, the deadline to the backend's usual one. TensorRT
+    keeps its plans in `plans_dir`, by default among the user's caches; with `cpu_plans` OpenVINO does as well."""
 
     threads: int | None = None
     decode_threads: int | None = None
     decode_helpers: int = 2
     plans_dir: Path | None = None
+    cpu_plans: bool = False
     limits: DecodeLimits | None = None
     reduced_decode: bool = True
     deadline_s: float | None = None
@@ -208,9 +231,10 @@ def open_session(
             undo.callback(gpu.close)
         if gpu is not None:
             _refuse_other_card(engines, gpu.device, machine or this_machine())
+        kept = open_cpu_plans(chosen.plans_dir) if gpu is None and chosen.cpu_plans else None
         runners: dict[str, Runner] = {}
         for engine in engines:
-            runners[engine.manifest.name] = runner = open_runner(engine, backend, chosen.threads, gpu)
+            runners[engine.manifest.name] = runner = open_runner(engine, backend, chosen.threads, gpu, kept)
             undo.callback(runner.close)
         on_device = gpu is not None and gpu.decodes()
         closing = undo.pop_all()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import ctypes
 import dataclasses
+import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -22,6 +24,7 @@ _DRIVER_FILE: Final = Path("/proc/driver/nvidia/version")
 _CPU_FILE: Final = Path("/proc/cpuinfo")
 _QUERY: Final = "driver_version,name,compute_cap,memory.total"
 _MIB: Final = 1024 * 1024
+_CODE_FOR: Final = ("vendor_id", "cpu family", "model", "flags", "CPU part", "Features")
 # What makes INT8 fast, from the plainest to the best.
 INT8_SETS: Final = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
 
@@ -68,6 +71,17 @@ def processor(cpuinfo: Path = _CPU_FILE) -> Processor:
         cores=len(os.sched_getaffinity(0)),
         sets=tuple(name for name in INT8_SETS if name in flags),
     )
+
+
+@cache
+def processor_digest(cpuinfo: Path = _CPU_FILE) -> str:
+    """What compiled code depends on: the kind of processor and every instruction set that it has."""
+    try:
+        told = cpuinfo.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+    except OSError:
+        told = ""
+    kept = [line for line in told.splitlines() if line.startswith(_CODE_FOR)]
+    return f"{platform.machine()}-{hashlib.sha256(chr(10).join(kept).encode()).hexdigest()[:16]}"
 
 
 def _installed(name: str) -> str | None:

@@ -10,8 +10,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.cpu_plans import cpu_header, keep_model, kept_model
 from engines.errors import EngineRefused, RefusalCode, RunnerFailed
 from engines.manifest import EngineManifest
+from engines.plan_files import PlanFolder
 from engines.preprocess import Preprocessing
 from engines.runner import OUTPUT_NAMES, EncoderOutputs, EngineInfo, empty_outputs
 
@@ -21,9 +23,12 @@ _DEADLINE_S: Final = 120.0  # OpenVINO calls back on success alone; a request th
 class OpenVinoRunner:
     """Runs one verified graph. Thread-safe: any thread may start a batch."""
 
-    def __init__(self, model: bytes, manifest: EngineManifest, threads: int | None = None) -> None:
+    def __init__(
+        self, model: bytes, manifest: EngineManifest, threads: int | None = None, plans: PlanFolder | None = None
+    ) -> None:
+        """A compiled model is kept in `plans`, and taken from there at the next start."""
         self._info = EngineInfo.of(manifest, "openvino")
-        self._queue = _infer_queue(model, manifest.preprocessing, threads or len(os.sched_getaffinity(0)))
+        self._queue = _infer_queue(model, manifest, threads or len(os.sched_getaffinity(0)), plans)
         self._queue.set_callback(_finished)
         self._start_lock = threading.Lock()
 
@@ -86,25 +91,35 @@ def _finished(request: Any, place: tuple[OpenVinoBatch, int]) -> None:
     batch.finish(index, request)
 
 
-def _infer_queue(model: bytes, preprocessing: Preprocessing, threads: int) -> Any:
+def _infer_queue(model: bytes, manifest: EngineManifest, threads: int, plans: PlanFolder | None) -> Any:
     try:
         import openvino
-        from openvino.preprocess import PrePostProcessor
     except ImportError as error:
         fix = "install openvino, or choose the onnxruntime backend"
         raise EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, "openvino is not installed", fix) from error
-    core = openvino.Core()
-    steps = PrePostProcessor(core.read_model(model))
-    _photographs_in(openvino, steps.input(), preprocessing)
-    graph = steps.build()
-    graph.reshape([1, preprocessing.size, preprocessing.size, 3])
     settings = {
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_NUM_THREADS": threads,
         # decoding shares these cores: the scheduler places both better than fixed cores would
         "ENABLE_CPU_PINNING": False,
     }
-    return openvino.AsyncInferQueue(core.compile_model(graph, "CPU", settings))
+    core = openvino.Core()
+    if plans is not None and (compiled := kept_model(core, plans, cpu_header(manifest, threads), settings)) is not None:
+        return openvino.AsyncInferQueue(compiled)
+    compiled = core.compile_model(_graph(openvino, core, model, manifest.preprocessing), "CPU", settings)
+    if plans is not None:
+        keep_model(compiled, plans, cpu_header(manifest, threads))
+    return openvino.AsyncInferQueue(compiled)
+
+
+def _graph(openvino: Any, core: Any, model: bytes, preprocessing: Preprocessing) -> Any:
+    from openvino.preprocess import PrePostProcessor
+
+    steps = PrePostProcessor(core.read_model(model))
+    _photographs_in(openvino, steps.input(), preprocessing)
+    graph = steps.build()
+    graph.reshape([1, preprocessing.size, preprocessing.size, 3])
+    return graph
 
 
 def _photographs_in(openvino: Any, photographs: Any, preprocessing: Preprocessing) -> None:

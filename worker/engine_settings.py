@@ -41,7 +41,9 @@ class EngineSettings(Group):
         "auto", description="what runs the engines; auto: openvino, else onnxruntime; tensorrt needs the gpu extra"
     )
     plans_dir: Path | None = Field(
-        None, description="folder of the plans that TensorRT builds, for this user alone; unset: ~/.cache/assay/plans"
+        None,
+        description="folder of the plans that TensorRT builds and of what OpenVINO compiles, for this user alone; "
+        "unset: ~/.cache/assay/plans",
     )
     default_encoder: str = Field("resnet18", description="encoder of the views that `encoders` does not name")
     encoders: Table = Field(

@@ -24,11 +24,12 @@ from engines.gpu.device import Device, memory
 from engines.gpu.jpegs import Jpegs, Stage
 from engines.gpu.looks import looks_of
 from engines.gpu.photographs import Photograph, parts
-from engines.gpu.plans import BUILD_EFFORT, PlanFolder, build_plan, load_plan, plan_key, timing_key
+from engines.gpu.plans import BUILD_EFFORT, BuildOptions, kept_plan, load_plan, plan_now
 from engines.gpu.resample import Source
 from engines.gpu.rewrite import DeviceGraph
 from engines.gpu.slots import LoadedPlan, Slot
 from engines.manifest import EngineManifest
+from engines.plan_files import PlanFolder
 from engines.runner import OUTPUT_NAMES, EncoderOutputs, EngineInfo, empty_outputs
 
 _MIB: Final = 1 << 20
@@ -39,11 +40,13 @@ _log = logging.getLogger(__name__)
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class GpuOptions:
     """How a device is used. `slots` batches of one encoder are under way at once; `decoded_bytes` of pixels are decoded
-    at a time, twice over; `effort` is TensorRT's builder optimization level, 0 to 5."""
+    at a time, twice over; `effort` is TensorRT's builder optimization level, 0 to 5; `version_compatible` plans run on
+    later versions too, and slower."""
 
     slots: int = 2
     decoded_bytes: int = 192 * _MIB
     effort: int = BUILD_EFFORT
+    version_compatible: bool = False
 
 
 class DeviceEncoder:
@@ -85,7 +88,8 @@ class DeviceEncoder:
     def _opened(self, graph: DeviceGraph, manifest: EngineManifest, plans: PlanFolder, options: GpuOptions) -> Any:
         import pycuda.driver as cuda
 
-        engine = _engine(graph, manifest, self._device, plans, options.effort)
+        asked = BuildOptions(effort=options.effort, version_compatible=options.version_compatible)
+        engine = _engine(graph, manifest, self._device, plans, asked)
         plan = LoadedPlan.of(engine, manifest, graph.input_scale)
         _refuse_want_of_memory(plan, options)
         try:
@@ -306,17 +310,16 @@ def _too_large(plan: LoadedPlan, options: GpuOptions, free: int) -> EngineRefuse
     return EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, message, fix)
 
 
-def _engine(graph: DeviceGraph, manifest: EngineManifest, device: Device, plans: PlanFolder, effort: int) -> Any:
+def _engine(
+    graph: DeviceGraph, manifest: EngineManifest, device: Device, plans: PlanFolder, options: BuildOptions
+) -> Any:
     """From a kept plan, else from one that is built now and kept."""
-    key = plan_key(graph, manifest, device.capability, effort)
-    kept = plans.read(key)
+    header, kept = kept_plan(graph, manifest, device.capability, plans, options)
     engine = load_plan(kept) if kept is not None else None
     if engine is None:
-        timings = timing_key(device.capability)
-        plan, learned = build_plan(graph, manifest, effort, plans.read(timings) or b"")
-        plans.write(timings, learned)
+        plan = plan_now(graph, manifest, header, plans, options)
         engine = load_plan(plan)
-        plans.write(key, plan)
+        plans.write(header, plan)
     if engine is None:
         fix = "use the openvino backend, and report the engine, the GPU and TensorRT's version"
         message = f"{manifest.name}: a plan that was just built for {device.name} does not load"

@@ -12,10 +12,10 @@ from engines.errors import EngineRefused, RefusalCode
 from engines.gpu.device import Device
 from engines.gpu.encoder import DeviceEncoder, GpuOptions
 from engines.gpu.jpegs import Jpegs
-from engines.gpu.plans import PlanFolder
 from engines.gpu.rewrite import DeviceGraph, device_graphs
 from engines.gpu.tensorrt_runner import TensorRtRunner
 from engines.manifest import EngineManifest
+from engines.plan_files import PlanFolder, default_folder
 
 _ANOTHER_MAY_DO = frozenset((RefusalCode.OUTPUTS_UNEXPECTED, RefusalCode.GOLDEN_MISMATCH))
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Gpu:
         cls, plans_dir: Path | None = None, options: GpuOptions | None = None, limits: DecodeLimits | None = None
     ) -> Self:
         """The first GPU; plans are kept in `plans_dir`, by default among the user's caches. Raises EngineRefused."""
-        plans = PlanFolder(plans_dir or Path.home() / ".cache" / "assay" / "plans")
+        plans = PlanFolder(plans_dir or default_folder())
         return cls(device=Device(), plans=plans, options=options, limits=limits)
 
     def jpegs(self) -> Jpegs:

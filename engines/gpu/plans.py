@@ -1,4 +1,4 @@
-"""From a verified graph to a TensorRT plan for the GPU at hand, and plans kept from one start to the next.
+"""From a verified graph to a TensorRT plan for the GPU at hand; engines.plan_files keeps it.
 
 A plan is native code: it is built here from bytes whose signature was checked, or read back from a folder that nobody
 but this user can write to. It is never taken from anywhere else.
@@ -6,70 +6,97 @@ but this user can write to. It is never taken from anywhere else.
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import logging
-import os
-import tempfile
-from pathlib import Path
 from typing import Any, Final
 
 from engines.errors import EngineRefused, RefusalCode
 from engines.gpu.rewrite import DeviceGraph
-from engines.manifest import EngineManifest, sha256_hex
+from engines.machine import this_machine
+from engines.manifest import EngineManifest
+from engines.plan_files import (
+    REBUILD,
+    KeptTimings,
+    PlanFolder,
+    PlanHeader,
+    made_with_driver,
+    profiles_of,
+    refuse_other_plan,
+)
 
 INPUT: Final = "images"
 BUILD_EFFORT: Final = 1  # of 5; TensorRT's own default of 3 takes minutes for a profile of up to 128 images
-_DIGEST_BYTES: Final = 32
 _log = logging.getLogger(__name__)
 
 
-class PlanFolder:
-    """Plans by what they were made of. Raises EngineRefused where others could write into the folder."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """How TensorRT is asked to build: `effort` is its optimization level, 0 to 5. A version-compatible plan carries the
+    lean runtime: later versions of the same major run it, and it costs speed, which `assay engine build` measures."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            fix = f"chown the folder to the worker's user and chmod 700 it, or name another one than {folder}"
-            raise EngineRefused(RefusalCode.SIGNATURE_INVALID, f"others can write plans into {folder}", fix)
-        self._folder = folder
+    effort: int = BUILD_EFFORT
+    version_compatible: bool = False
 
-    def read(self, key: str) -> bytes | None:
-        """The plan kept under `key`; None where there is none, or where the file was cut short or altered."""
-        try:
-            raw = self._path(key).read_bytes()
-        except FileNotFoundError:
-            return None
-        digest, plan = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
-        if hashlib.sha256(plan).digest() != digest:
-            _log.warning("the plan %s is damaged and will be built again", self._path(key))
-            return None
-        return plan
-
-    def write(self, key: str, plan: bytes) -> None:
-        """Keep a plan; readers see all of it or nothing."""
-        with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
-            file.write(hashlib.sha256(plan).digest() + plan)
-        Path(file.name).rename(self._path(key))
-
-    def _path(self, key: str) -> Path:
-        return self._folder / f"{key}.plan"
+    @property
+    def told(self) -> tuple[tuple[str, str], ...]:
+        compatible = (("version_compatible", "yes"),) if self.version_compatible else ()
+        return (("effort", str(self.effort)), *compatible)
 
 
-def plan_key(graph: DeviceGraph, manifest: EngineManifest, capability: tuple[int, int], effort: int) -> str:
-    """What a plan depends on: the graph that was built, the profiles, TensorRT's version, the GPU's compute capability
-    and the effort."""
-    trt = tensorrt()
-    parts = (graph.digest, str(manifest.profiles), trt.__version__, str(capability), str(effort))
-    return sha256_hex("\n".join(parts).encode())
+def plan_header(
+    graph: DeviceGraph, manifest: EngineManifest, capability: tuple[int, int], options: BuildOptions
+) -> PlanHeader:
+    """What a plan of this graph depends on here; a version-compatible one on TensorRT's major version alone."""
+    version = str(tensorrt().__version__)
+    return PlanHeader(
+        backend="tensorrt",
+        name=manifest.name,
+        onnx_sha256=manifest.onnx_sha256,
+        graph=f"{graph.recipe} {graph.digest}",
+        profiles=profiles_of(manifest),
+        version=version.partition(".")[0] if options.version_compatible else version,
+        machine=f"{capability[0]}.{capability[1]}",
+        options=options.told,
+        made_with=made_with_driver(this_machine().versions),
+    )
 
 
-def timing_key(capability: tuple[int, int]) -> str:
-    """Where the builder's timings lie in a PlanFolder: another TensorRT or GPU has its own."""
-    return f"timings-{tensorrt().__version__}-{capability[0]}{capability[1]}"
+def kept_plan(
+    graph: DeviceGraph, manifest: EngineManifest, capability: tuple[int, int], plans: PlanFolder, asked: BuildOptions
+) -> tuple[PlanHeader, bytes | None]:
+    """The plan for this machine that lies in the folder, a version-compatible one at last; or what to build. Raises
+    EngineRefused for another one in its place."""
+    for options in dict.fromkeys((asked, dataclasses.replace(asked, version_compatible=True))):
+        header = plan_header(graph, manifest, capability, options)
+        if (kept := plans.read(header)) is not None:
+            return header, kept
+    return plan_header(graph, manifest, capability, asked), None
 
 
-def build_plan(graph: DeviceGraph, manifest: EngineManifest, effort: int, timings: bytes) -> tuple[bytes, bytes]:
+def plan_now(
+    graph: DeviceGraph, manifest: EngineManifest, header: PlanHeader, plans: PlanFolder, options: BuildOptions
+) -> bytes:
+    """Build what `header` describes. In the device's thread. Raises EngineRefused, where this TensorRT cannot build
+    (the lean runtime) with what the plans that lie here are for."""
+    trt, others = tensorrt(), plans.others(header)
+    if not hasattr(trt, "Builder"):
+        for other in others:
+            refuse_other_plan(other, header)
+        fix = f"on a machine with all of TensorRT, {REBUILD}"
+        message = f"there is no plan of {manifest.name} for {header.told}, and the lean runtime builds none"
+        raise EngineRefused(RefusalCode.WRONG_VERSION, message, fix)
+    if others:
+        told = "; ".join(sorted({other.told for other in others}))
+        _log.warning("plans of %s are for %s: building one for %s (ahead: %s)", header.name, told, header.told, REBUILD)
+    timings = KeptTimings(plans, f"tensorrt-{trt.__version__}-{header.machine}")
+    plan, learned = build_plan(graph, manifest, options, timings.read())
+    timings.keep(learned)
+    return plan
+
+
+def build_plan(
+    graph: DeviceGraph, manifest: EngineManifest, options: BuildOptions, timings: bytes
+) -> tuple[bytes, bytes]:
     """The plan, and the builder's timings for the next build, which begins with `timings` (empty: none). The graph is
     built as it is typed, with one profile from the smallest to the largest batch of the manifest. Takes a minute or so.
     In the device's thread. Raises EngineRefused."""
@@ -83,7 +110,9 @@ def build_plan(graph: DeviceGraph, manifest: EngineManifest, effort: int, timing
     if graph.input_scale is not None:
         network.get_input(0).allowed_formats = 1 << int(trt.TensorFormat.CHW4)
     config = builder.create_builder_config()
-    config.builder_optimization_level = effort
+    config.builder_optimization_level = options.effort
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     cache = config.create_timing_cache(timings)
     config.set_timing_cache(cache, False)
     profile = builder.create_optimization_profile()
@@ -99,7 +128,9 @@ def build_plan(graph: DeviceGraph, manifest: EngineManifest, effort: int, timing
 def load_plan(plan: bytes) -> Any:
     """Deserialise a plan of ours. In the device's thread. None where this TensorRT or GPU does not take it."""
     trt = tensorrt()
-    return trt.Runtime(_logger(trt)).deserialize_cuda_engine(plan)
+    runtime = trt.Runtime(_logger(trt))
+    runtime.engine_host_code_allowed = True  # a version-compatible plan brings its runtime; all of them were built here
+    return runtime.deserialize_cuda_engine(plan)
 
 
 def tensorrt() -> Any:

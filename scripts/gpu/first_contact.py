@@ -80,7 +80,7 @@ def photographs(count: int = 32, side: int = SIDE) -> list[bytes]:
 def gpu() -> Any:
     from engines.gpu.device import Device
     from engines.gpu.opened import Gpu
-    from engines.gpu.plans import PlanFolder
+    from engines.plan_files import PlanFolder
 
     return Gpu(device=Device(), plans=PlanFolder(PLANS))
 
@@ -356,9 +356,9 @@ def _build(name: str, recipe: str, effort: int) -> None:
     from engines.golden import self_test
     from engines.gpu.encoder import GpuOptions
     from engines.gpu.opened import Gpu
-    from engines.gpu.plans import PlanFolder
     from engines.gpu.rewrite import device_graphs
     from engines.gpu.tensorrt_runner import TensorRtRunner
+    from engines.plan_files import PlanFolder
 
     found = engine(name)
     graph = next((g for g in device_graphs(found.model) if g.recipe == recipe), None)

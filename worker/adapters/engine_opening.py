@@ -55,6 +55,7 @@ def session_options(settings: Settings) -> SessionOptions:
         decode_threads=engines.decode_threads or None,
         decode_helpers=engines.decode_helpers,
         plans_dir=engines.plans_dir,
+        cpu_plans=True,
         limits=DecodeLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels),
         reduced_decode=not engines.full_decode,
         deadline_s=engines.deadline_s or None,
