@@ -7,7 +7,7 @@ decides who was first. Partitioned tables have no foreign keys, so that a month 
 from __future__ import annotations
 
 from pgvector.sqlalchemy import HALFVEC
-from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, text
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, UniqueConstraint, text
 
 from migrations.schema import (
     BIGINT,
@@ -85,6 +85,21 @@ verdicts = table(
     partition_by=BY_MONTH,
 )
 
+later_verdicts = table(
+    "later_verdicts",
+    "Append-only: one row a verdict after a job's first: who was first with that revision, and where it stands.",
+    must("tenant", TEXT, "Who asked.", primary_key=True),
+    must("job_id", TEXT, "The job.", primary_key=True),
+    must("revision", INTEGER, "From 2; it replaces the one before.", primary_key=True),
+    must("result_id", ID, "The verdict."),
+    must("judged_at", TIME, "The verdict's judged_at, which names its partition (UTC)."),
+    must("src", TEXT, "topic/partition/offset of the record that it answers."),
+    must("created_at", TIME, "When it was written (UTC).", server_default=NOW),
+    UniqueConstraint("result_id"),
+    CheckConstraint("revision > 1", name="revision"),
+    Index("ix_later_verdicts_judged_at", "judged_at"),
+)
+
 view_results = table(
     "view_results",
     "By month: one row a view of a verdict.",
@@ -108,6 +123,7 @@ view_results = table(
     may("aligned", BOOLEAN, "Whether the view could be laid over its references."),
     must("quality", JSON, "Quality measures by name."),
     must("matches", JSON, "References compared, best first: [{reference_id, similarity}, ...]."),
+    may("media_type", TEXT, "The media type that the sender gave."),
     Index("ix_view_results_tenant_job_id", "tenant", "job_id"),
     partition_by=BY_MONTH,
 )

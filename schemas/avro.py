@@ -42,10 +42,15 @@ class BoundedBytes:
 
 
 def encode(name: str, record: Mapping[str, object]) -> bytes:
-    """Encode with the published schema `name`. Raises ValueError where the record does not fit it."""
+    """Encode with the published schema `name`. Raises ValueError where the record does not fit it.
+
+    Fields that were added since are left out while none of them is set: whoever knows the first schema alone reads on.
+    """
     buffer = io.BytesIO()
+    anew = any(record.get(added) is not None for added in published.ADDED.get(name, ()))
+    schema = published.avro(name) if anew else published.first_avro(name)
     try:
-        fastavro.schemaless_writer(buffer, published.avro(name), record)
+        fastavro.schemaless_writer(buffer, schema, record)
     except (TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ValueError(f"the record does not fit {name}: {error}") from error
     return buffer.getvalue()
@@ -54,11 +59,12 @@ def encode(name: str, record: Mapping[str, object]) -> bytes:
 def decode(name: str, value: bytes, *, writer_schema: str | None = None) -> Mapping[str, object]:
     """Decode with the published schema `name`; `writer_schema` is the sender's (JSON text) where it is known.
 
+    A payload may end before the fields that were added since: unframed, nothing else tells which revision wrote it.
     Raises InvalidMessage (malformed_payload) whatever the bytes are.
     """
     reader = BoundedBytes(value)
     try:
-        record = _read(reader, published.avro(name), writer_schema)
+        record = _read(reader, name, writer_schema)
     except Exception as error:  # fastavro lets many kinds out of hostile bytes; all of them mean the same
         reason = str(error) or type(error).__name__
         raise malformed(f"not Avro of {name} ({reason[:200]}): encode with the published schema") from error
@@ -69,10 +75,14 @@ def decode(name: str, value: bytes, *, writer_schema: str | None = None) -> Mapp
     return record
 
 
-def _read(reader: BoundedBytes, schema: Any, writer_schema: str | None) -> object:
-    if writer_schema is None:
-        return fastavro.schemaless_reader(reader, schema, None)
-    return fastavro.schemaless_reader(reader, _parsed(writer_schema), schema)
+def _read(reader: BoundedBytes, name: str, writer_schema: str | None) -> object:
+    if writer_schema is not None:
+        return fastavro.schemaless_reader(reader, _parsed(writer_schema), published.avro(name))
+    record: object = fastavro.schemaless_reader(reader, published.first_avro(name), None)
+    if name not in published.ADDED or reader.at == len(reader.value):
+        return record
+    reader.at = 0
+    return fastavro.schemaless_reader(reader, published.avro(name), None)
 
 
 @lru_cache(maxsize=64)

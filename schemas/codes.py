@@ -29,6 +29,8 @@ class ErrorCode(StrEnum):
     RETRIES_EXHAUSTED = "retries_exhausted"
     POISON = "poison"
     INTERNAL_ERROR = "internal_error"  # the worker's own code raised on this job alone
+    EVIDENCE_GONE = "evidence_gone"  # a re-evaluation needs a photograph or a probe that is kept no longer
+    NOTHING_TO_SUPERSEDE = "nothing_to_supersede"  # a re-evaluation of a verdict that there is not
     ERASED = "erased"  # the job was answered once, and its data erased since
 
 

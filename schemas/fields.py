@@ -44,6 +44,9 @@ class Fields:
             raise self.wrong(name, "an integer")
         return value
 
+    def optional_integer(self, name: str) -> int | None:
+        return None if self.absent(name) else self.integer(name)
+
     def number(self, name: str) -> float:
         return self._number(name, self.record.get(name))
 

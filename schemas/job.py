@@ -12,13 +12,29 @@ Priority = Literal["high", "normal", "bulk"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """One photograph with a role. Exactly one of `uri` and `data` is set; the parser sees to it."""
+    """One photograph with a role. Exactly one of `uri` and `data` is set; the parser sees to it.
+
+    A record that supersedes a verdict may name by URI what was stored of the view: see `kept_uri` and `probe_uri`.
+    """
 
     view: str
     sha256: str  # lower-case hex, of the image bytes
     uri: str | None = None
     data: bytes | None = field(default=None, repr=False)
     media_type: str | None = None
+
+
+KEPT, PROBE = "evidence:", "probe:"  # only with `supersedes`
+
+
+def kept_uri(sha256: str) -> str:
+    """The photograph, as it is kept in the evidence store."""
+    return KEPT + sha256
+
+
+def probe_uri(space: str) -> str:
+    """What the view's encoder said when the verdict was reached: embedding, deviation, quality; no photograph."""
+    return PROBE + space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +52,12 @@ class AuthenticationJob:
     priority: Priority = "normal"
     serial: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    supersedes: int | None = None  # revision of this job's verdict that is to be replaced; None: the job itself
+
+    @property
+    def revision(self) -> int:
+        """Which verdict of the job this record asks for, from 1."""
+        return (self.supersedes or 0) + 1
 
     @property
     def key(self) -> bytes:

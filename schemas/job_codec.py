@@ -15,6 +15,7 @@ from schemas.job import AuthenticationJob, JobView, Priority
 
 MAX_VIEWS = 24
 MAX_LABELS = 32
+MAX_REVISION = 2**31 - 2
 PRIORITIES = get_args(Priority)
 
 TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -37,6 +38,7 @@ def job_from(fields: Fields) -> AuthenticationJob:
         priority=fields.optional_text("priority") or "normal",
         serial=fields.optional_text("serial"),
         labels=fields.text_map("labels"),
+        supersedes=fields.optional_integer("supersedes"),
         views=_views_from(fields),
     )
 
@@ -53,6 +55,7 @@ def checked_job(
     priority: str = "normal",
     serial: str | None = None,
     labels: Mapping[str, str] | None = None,
+    supersedes: int | None = None,
 ) -> AuthenticationJob:
     """A job with its payload digest, after every rule of the contract. For producers too. Raises InvalidMessage."""
     check_ids(tenant, job_id)
@@ -64,6 +67,8 @@ def checked_job(
     _check_times(submitted_at, deadline)
     if priority not in PRIORITIES:
         raise broken_rule(f"priority is {shown(priority)}: it must be one of {', '.join(PRIORITIES)}")
+    if supersedes is not None and not 1 <= supersedes <= MAX_REVISION:
+        raise broken_rule(f"supersedes is {supersedes}: it must be the revision of a verdict, from 1")
     _check_views(views)
     digest = payload_digest(
         tenant=tenant, job_id=job_id, sku=sku, category=category, views=views, serial=serial, labels=labels
@@ -80,6 +85,7 @@ def checked_job(
         priority=cast(Priority, priority),
         serial=serial,
         labels=dict(labels or {}),
+        supersedes=supersedes,
     )
 
 
@@ -104,6 +110,7 @@ def job_record(job: AuthenticationJob) -> dict[str, object]:
         "serial": job.serial,
         "labels": dict(sorted(job.labels.items())),
         "views": [_view_record(view) for view in job.views],
+        "supersedes": job.supersedes,
     }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import fastavro
 
+ADDED = {"job.v1.avsc": ("supersedes",)}
+
 
 def names() -> list[str]:
     """File names of all published schemas, such as job.v1.avsc."""
@@ -25,6 +27,14 @@ def text(name: str) -> str:
 def avro(name: str) -> Any:
     """A parsed Avro schema, for schemas.avro only. `name` is one of `names()`."""
     return fastavro.parse_schema(json.loads(text(name)))
+
+
+@cache
+def first_avro(name: str) -> Any:
+    """The schema as it was first published: without the fields that were added at its end since."""
+    first = json.loads(text(name))
+    first["fields"] = [field for field in first["fields"] if field["name"] not in ADDED.get(name, ())]
+    return fastavro.parse_schema(first)
 
 
 def json_schema(name: str) -> Any:

@@ -116,8 +116,8 @@ def an_event(job: AuthenticationJob, *, judged_at: datetime = NOON, detail: str 
     )
     broken = ViewResult(view="lining", sha256=hex_digest("l"), usable=False, unusable_code=ViewCode.TRUNCATED)
     return VerdictEvent(
-        result_id=result_id(job.tenant, job.job_id, 1),
-        revision=1,
+        result_id=result_id(job.tenant, job.job_id, job.revision),
+        revision=job.revision,
         job_id=job.job_id,
         tenant=job.tenant,
         sku=job.sku,

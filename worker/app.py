@@ -39,6 +39,7 @@ from worker.adapters.failpoints import (
 )
 from worker.adapters.gallery import PostgresGallery
 from worker.adapters.gallery_bell import GalleryBell
+from worker.adapters.image_again import ImagesAgain
 from worker.adapters.image_https import HttpsOptions
 from worker.adapters.image_s3 import S3Options
 from worker.adapters.images import RoutedImages
@@ -48,6 +49,7 @@ from worker.adapters.redis_cache import RedisJobStatus, RedisProbeCache
 from worker.adapters.references import ReferenceStore
 from worker.adapters.registry import registry_lookup
 from worker.adapters.results import PostgresResults
+from worker.adapters.stored_views import PostgresStoredViews
 from worker.batching import BatchLimits
 from worker.core.matching import NumpyMatcher
 from worker.errors import EXIT_CONFIGURATION, EXIT_STAGE_FAILED, ConfigurationError, Fatal
@@ -294,7 +296,7 @@ def _ports(
     ports = Ports(
         subscribe=source.subscribe,
         parse=_parser(settings),
-        images=images,
+        images=ImagesAgain(inner=images, kept=open_evidence(settings), stored=PostgresStoredViews(database=database)),
         encoder=serving.encoder,
         engines=serving.choice,
         attempts=PostgresAttempts(database, instance=kafka.instance, process=uuid4()),

@@ -13,7 +13,7 @@ from schemas.job import JobView
 from worker.core.courses import Answering, JobEngines
 from worker.core.evidence import JobEvidence, StageTimes, UnusableView, ViewProbe
 from worker.core.gallery import GallerySnapshot
-from worker.core.matching import nearest_skus
+from worker.core.matching import nearest_skus, with_stored
 from worker.errors import AssayError
 from worker.fetching import no_usable_view
 from worker.internal_error import internal_error
@@ -42,9 +42,11 @@ class Assembly:
         return self.fetched.received
 
     def answers(self, answering: Answering) -> list[ViewProbe | UnusableView]:
-        """One a view, all of one set of engines."""
+        """One a view, all of one set of engines, or of the one that made the stored evidence of a view."""
         views = zip(self.fetched.images, self.encoders, strict=True)
-        return [self.results[view.view, answering.key(encoder)] for (view, _), encoder in views]
+        known: dict[str, ViewProbe | UnusableView] = {stored.probe.view: stored.probe for stored in self.fetched.stored}
+        known.update({view.view: self.results[view.view, answering.key(encoder)] for (view, _), encoder in views})
+        return [known[view.view] for view in self.received.job.views if view.view in known]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +79,9 @@ def completed(assembly: Assembly, galleries: Galleries, matcher: Matcher, *, kee
     What the candidate fails at is told beside the current engines' evidence, and costs the job nothing.
     """
     serving = assembly.engines.serving
-    faults = tuple(answer for answer in assembly.answers(serving) if isinstance(answer, UnusableView))
-    if len(faults) == len(assembly.encoders):
+    answers = assembly.answers(serving)
+    faults = tuple(answer for answer in answers if isinstance(answer, UnusableView))
+    if len(faults) == len(answers):
         return no_usable_view(assembly.received, (*assembly.fetched.unusable, *faults), stage="embed")
     snapshot = galleries(assembly.received.job.tenant)
     started_s = time.monotonic()
@@ -123,7 +126,8 @@ def evidence_of(assembly: Assembly, answering: Answering, snapshot: GallerySnaps
     probes = [answer for answer in answers if isinstance(answer, ViewProbe)]
     unusable = [answer for answer in answers if isinstance(answer, UnusableView)]
     _refuse_infinite(probes)
-    matches = tuple(matcher.match(job, probes, snapshot))
+    stored = assembly.fetched.stored
+    matches = with_stored(matcher.match(job, probes, snapshot), stored)
     times = StageTimes(
         queue_ms=assembly.fetched.queue_ms,
         fetch_ms=assembly.fetched.fetch_ms,
@@ -135,7 +139,7 @@ def evidence_of(assembly: Assembly, answering: Answering, snapshot: GallerySnaps
         unusable=(*assembly.fetched.unusable, *unusable),
         nearest_skus=nearest_skus(matches, snapshot, category=job.category),
         gallery_revision=snapshot.revision,
-        degraded=answering.degraded,
+        degraded=any(view.degraded for view in stored) or (bool(assembly.fetched.images) and answering.degraded),
         times=times,
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from schemas.codes import ErrorCode
-from worker.assembly import EncoderName, ViewToEncode, assembly_of, completed, is_finite
+from worker.assembly import Assembly, EncoderName, ViewToEncode, assembly_of, completed, is_finite
 from worker.attempts import Starts
 from worker.batching import Batch, Batcher, BatchLimits
 from worker.core.evidence import UnusableView, ViewProbe
@@ -173,8 +173,12 @@ class EmbedStage:
     def _begin(self, fetched: Fetched, *, suspected: bool) -> None:
         job = fetched.received.job
         encoders = [self._encoder_name(job.category, view.view) for view, _ in fetched.images]
-        engines = self._engines.choose(job, encoders, suspected=suspected)
+        engines = self._engines.choose(job, encoders, suspected=suspected or bool(fetched.stored))
         assembly, views = assembly_of(fetched, engines, encoders)
+        if not views:  # all that its verdict needs was kept
+            self._engines.ended(engines)
+            self._complete(assembly)
+            return
         misses = []
         for request, cached in zip(views, self._cache.get_many(views), strict=True):
             if cached is None:
@@ -223,8 +227,11 @@ class EmbedStage:
         assembly.results[request.view.view, request.encoder] = result
         self._come(request)
         if not assembly.waiting and not assembly.moved:
-            ended = completed(assembly, self._snapshot, self._matcher, keep_images=self._keep_images)
-            self._end(assembly.received, ended)
+            self._complete(assembly)
+
+    def _complete(self, assembly: Assembly) -> None:
+        ended = completed(assembly, self._snapshot, self._matcher, keep_images=self._keep_images)
+        self._end(assembly.received, ended)
 
     def _come(self, request: ViewToEncode) -> None:
         """A view is here, or not waited for: after the last one the job needs its engines no more."""

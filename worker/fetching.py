@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 from schemas.codes import ErrorCode, ViewCode
 from schemas.job import JobView
-from worker.core.evidence import UnusableView
-from worker.errors import RetryJob, ServiceUnavailable
+from worker.core.evidence import StoredView, UnusableView
+from worker.errors import RejectJob, RetryJob, ServiceUnavailable
 from worker.handoff import Handoff
 from worker.outcomes import Outcome, Rejected, Retry
 from worker.ports import ImageSource, JobStatus
@@ -65,7 +65,7 @@ class FetchStage:
     def fetch(self, received: Received) -> Fetched | Outcome:
         """Get every view of a job; an end of the job where none can be used or a retry is worth it."""
         started_s = time.monotonic()
-        views: list[tuple[JobView, bytes] | UnusableView] = []
+        views: list[tuple[JobView, bytes] | StoredView | UnusableView] = []
         for view in received.job.views:
             if self._straggles(received, time.monotonic() - started_s):
                 return self._moved(received)
@@ -73,23 +73,27 @@ class FetchStage:
                 views.append(self._one(received, view))
             except RetryJob as fault:
                 return self._retry(received, fault)
-        images = tuple(v for v in views if not isinstance(v, UnusableView))
+            except RejectJob as fault:
+                return rejected(received, fault.code, "fetch", fault.detail)
+        images = tuple(v for v in views if not isinstance(v, UnusableView | StoredView))
+        stored = tuple(v for v in views if isinstance(v, StoredView))
         unusable = tuple(v for v in views if isinstance(v, UnusableView))
-        if not images:
+        if not images and not stored:
             return no_usable_view(received, unusable, stage="fetch")
         return Fetched(
             received=received,
             images=images,
+            stored=stored,
             unusable=unusable,
             queue_ms=(started_s - received.received_s) * 1e3,
             fetch_ms=(time.monotonic() - started_s) * 1e3,
         )
 
-    def _one(self, received: Received, view: JobView) -> tuple[JobView, bytes] | UnusableView:
+    def _one(self, received: Received, view: JobView) -> tuple[JobView, bytes] | StoredView | UnusableView:
         while True:
             try:
                 got = self._images.fetch(received.job, view)
-                return got if isinstance(got, UnusableView) else (view, got)
+                return (view, got) if isinstance(got, bytes) else got
             except RetryJob as fault:
                 if received.attempt < self._limits.attempts:
                     raise

@@ -11,7 +11,7 @@ from typing import Protocol
 from schemas.job import AuthenticationJob, JobView
 from schemas.message import InputRecord, OutputRecord, Source
 from worker.core.courses import JobEngines
-from worker.core.evidence import JobEvidence, ReuseHit, UnusableView, ViewMatch, ViewProbe
+from worker.core.evidence import JobEvidence, ReuseHit, StoredView, UnusableView, ViewMatch, ViewProbe
 from worker.core.gallery import GallerySnapshot
 from worker.core.poison import Deaths
 from worker.outcomes import Outcome
@@ -66,9 +66,11 @@ class Publisher(Protocol):
 class ImageSource(Protocol):
     """Gets the bytes of one view. Called by many fetch threads."""
 
-    def fetch(self, job: AuthenticationJob, view: JobView) -> bytes | UnusableView:
-        """Return verified bytes, or why the view is unusable. Raises RetryJob for a transient fault of this image
-        and ServiceUnavailable where the deployment's own store is away."""
+    def fetch(self, job: AuthenticationJob, view: JobView) -> bytes | StoredView | UnusableView:
+        """Return verified bytes, or why the view is unusable; for a job that supersedes a verdict, what that verdict
+        stored of the view where the view's URI asks for it. Raises RetryJob for a transient fault of this image,
+        RejectJob where a verdict would be replaced by one that saw less, and ServiceUnavailable where the
+        deployment's own store is away."""
 
 
 class LateView(Protocol):

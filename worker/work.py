@@ -9,7 +9,7 @@ from uuid import UUID
 from schemas.job import AuthenticationJob, JobView
 from schemas.message import InputRecord
 from worker.core.courses import Whose
-from worker.core.evidence import JobEvidence, UnusableView
+from worker.core.evidence import JobEvidence, StoredView, UnusableView
 from worker.core.policy import Policy
 from worker.outcomes import Outcome
 
@@ -28,13 +28,14 @@ class Received:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """Fetch's hand-off: verified bytes a usable view."""
+    """Fetch's hand-off: verified bytes a usable view, or what a verdict stored of it."""
 
     received: Received
     images: tuple[tuple[JobView, bytes], ...] = field(repr=False)
     unusable: tuple[UnusableView, ...]
     queue_ms: float
     fetch_ms: float
+    stored: tuple[StoredView, ...] = ()  # views that are decided again without their photographs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

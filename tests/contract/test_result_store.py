@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -24,6 +25,7 @@ from schemas import headers as names
 from schemas.codec import decode_verdict
 from schemas.codes import ErrorCode
 from schemas.envelope import header
+from schemas.job import AuthenticationJob
 from schemas.message import Headers, OutputRecord
 from worker.core.evidence import JobEvidence
 from worker.outcomes import Outcome
@@ -175,6 +177,77 @@ def test_a_retry_goes_to_the_lane_of_its_attempt(store: ResultStore) -> None:
     assert {name: header(first.headers, name) for name in wanted} == wanted
     assert (first.key, first.value) == (retry(1).record.key, retry(1).record.value)
     assert store.settle([judged(4)])[0].topic == Topics.results  # the retry claimed nothing
+
+
+def again(supersedes: int = 1, **changes: str) -> AuthenticationJob:
+    """Job 1, asked for once more."""
+    return replace(a_job(**changes), supersedes=supersedes)
+
+
+def revision(record: OutputRecord) -> int:
+    return decode_verdict(record.value, record.headers).revision
+
+
+def test_a_later_verdict_supersedes_and_the_job_keeps_its_first(store: ResultStore) -> None:
+    (first,) = store.settle([judged(1)])
+    later = judged(2, again(), detail="another engine")
+    (second,) = store.settle([later])
+    assert decode_verdict(second.value, second.headers) == later.event
+    assert (revision(second), src(second), is_duplicate(second)) == (2, "assay.jobs/0/2", False)
+    assert store.settle([judged(2, again(), detail="redelivered")]) == [second]
+    (other,) = store.settle([judged(3, again(), detail="asked twice")])
+    assert (other.value, is_duplicate(other)) == (second.value, True)
+    (third,) = store.settle([judged(4, again(2))])
+    assert revision(third) == 3
+    (resent,) = store.settle([judged(5)])
+    assert (resent.value, is_duplicate(resent)) == (first.value, True)
+
+
+def test_a_job_and_what_supersedes_it_in_one_call(store: ResultStore) -> None:
+    first, second = store.settle([judged(1), judged(2, again())])
+    assert (revision(first), revision(second)) == (1, 2)
+
+
+def test_there_must_be_a_verdict_to_supersede(store: ResultStore) -> None:
+    (nobody,) = store.settle([judged(1, again())])
+    assert (nobody.topic, code(nobody)) == (Topics.dlq, ErrorCode.NOTHING_TO_SUPERSEDE)
+    store.settle([judged(2), rejected(3, a_job("dead"))])
+    answers = store.settle([judged(4, again(2)), judged(5, again(job_id="dead")), judged(6, again(tenant="zeta"))])
+    assert [code(answer) for answer in answers] == [ErrorCode.NOTHING_TO_SUPERSEDE] * 3
+    assert store.settle([judged(1, again())]) == [nobody]  # redelivered: the same letter, though there is one now
+    assert revision(store.settle([judged(7, again())])[0]) == 2
+
+
+def test_other_content_supersedes_nothing(store: ResultStore) -> None:
+    store.settle([judged(1)])
+    (other,) = store.settle([judged(2, again(content="better photographs"))])
+    assert code(other) == ErrorCode.JOB_ID_CONFLICT
+    assert revision(store.settle([judged(3, again())])[0]) == 2
+
+
+def test_a_second_look_that_fails_takes_no_verdict_away(store: ResultStore) -> None:
+    (first,) = store.settle([judged(1)])
+    sent = judged(2, again())
+    (failed,) = store.settle([rejected(2, sent.job, code=ErrorCode.EVIDENCE_GONE, value=sent.record.value)])
+    assert (failed.topic, code(failed)) == (Topics.dlq, ErrorCode.EVIDENCE_GONE)
+    assert store.settle([sent]) == [failed]  # its first outcome stands
+    assert store.settle([judged(3)])[0].value == first.value
+    assert revision(store.settle([judged(4, again(), headers=replay_of(failed))])[0]) == 2
+    assert revision(store.settle([rejected(5, again())])[0]) == 2  # that revision is there
+
+
+def test_a_retry_of_a_second_look_claims_nothing(store: ResultStore) -> None:
+    store.settle([judged(1)])
+    assert store.settle([retry(2, again())])[0].topic == Topics.retry[0]
+    assert revision(store.settle([judged(3, again())])[0]) == 2
+
+
+def test_a_second_look_is_compared_with_what_was_seen_before_the_first(store: ResultStore) -> None:
+    keep(store, "old", "SKU-1", None, "one")
+    evidence = seen("new", "SKU-2", None, "one")
+    store.settle([judged(9, evidence.job, evidence=evidence, judged_at=NOON + timedelta(hours=1))])
+    old, new = (replace(e, job=replace(e.job, supersedes=1)) for e in (seen("old", "SKU-1", None, "one"), evidence))
+    assert [[hit.other for hit in hits] for hits in store.reused([old, new])] == [[], ["old"]]
 
 
 def test_outputs_stand_in_the_order_of_the_outcomes(store: ResultStore) -> None:

@@ -38,6 +38,7 @@ from worker.outcomes import Judged, Outcome
 
 REASON = Reason(by="ada", why="request 17")
 LEFT = (
+    "later_verdicts",
     "verdicts",
     "alarm_jobs",
     "view_results",

@@ -79,7 +79,7 @@ def test_up_down_and_up_again(empty_database_url: str) -> None:
 
 def test_every_single_step_down_and_up_again(empty_database_url: str) -> None:
     upgrade(empty_database_url)
-    for revision in ("0007", "0006", "0005", "0004", "0003", "0002", "0001"):
+    for revision in ("0008", "0007", "0006", "0005", "0004", "0003", "0002", "0001"):
         downgrade(empty_database_url, revision)
         assert current(empty_database_url) == revision
     upgrade(empty_database_url)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import fastavro
 import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +19,7 @@ from schemas import codec, published
 from schemas.codec import Encoding, InvalidMessage
 from schemas.codes import ErrorCode
 from schemas.job import AuthenticationJob, JobView
+from schemas.job_codec import job_record
 from schemas.message import Headers, InputRecord, Source
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -108,6 +111,25 @@ def test_encoded_jobs_fit_the_published_json_schema(job: AuthenticationJob) -> N
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_job_may_ask_for_a_verdict_that_supersedes(encoding: Encoding) -> None:
+    asked = make_job(supersedes=3)
+    assert (parse(asked, encoding), asked.revision, make_job().revision) == (asked, 4, 1)
+
+
+def test_who_knows_the_first_schema_alone_reads_and_is_read() -> None:
+    """Unframed Avro does not tell its revision: the field that was added stands last, and is left out while unset."""
+    first = json.loads(published.text("job.v1.avsc"))
+    assert first["fields"].pop()["name"] == "supersedes"
+    written = io.BytesIO()
+    fastavro.schemaless_writer(written, fastavro.parse_schema(first), job_record(make_job()))
+    assert codec.encode_job(make_job(), encoding="avro", source="x").value == written.getvalue()
+    message = codec.encode_job(make_job(), encoding="avro", source="x")
+    assert codec.parse_job(record_of(message, value=message.value + b"\x00"), max_bytes=LIMIT) == make_job()
+    for more in (b"\x02", b"\x04\x02", b"\x00\x00", b"\x02\x02\x00"):
+        assert rejected(record_of(message, value=message.value + more)).code is ErrorCode.MALFORMED_PAYLOAD
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
 def test_equal_jobs_make_equal_bytes(encoding: Encoding) -> None:
     turned = make_job(labels={"a": "é", "subject": "bag 4"})
     assert codec.encode_job(turned, encoding=encoding, source="x") == codec.encode_job(
@@ -135,6 +157,7 @@ def test_the_digest_ignores_transport_and_urgency() -> None:
         submitted_at=NOON + timedelta(days=1),
         deadline=NOON + timedelta(days=2),
         priority="high",
+        supersedes=7,
         views=(job.views[1], replace(job.views[0], data=None, uri="https://elsewhere/logo.jpg")),
     )
     assert same.payload_digest == job.payload_digest
@@ -193,6 +216,9 @@ INVALID = [
     set_view("image", {"uri": "https://h/" + "x" * 2048}),
     set_view("image", {"bytes": ""}),
     set_view("media_type", "a\rb"),
+    set_field("supersedes", 0),
+    set_field("supersedes", -1),
+    set_field("supersedes", 2**31 - 1),
 ]
 
 

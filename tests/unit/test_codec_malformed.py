@@ -118,7 +118,7 @@ ABSURD_AVRO = {
     "union out of range": avro_prefix() + avro_long(1) + avro_long(0) * 2 + avro_long(9),
     "not UTF-8": avro_long(2) + b"\xff\xfe",
     "time out of range": avro_prefix().replace(avro_long(0), avro_long(2**62), 1),
-    "trailing bytes": codec.encode_job(make_job(), encoding="avro", source="x").value + b"\0",
+    "trailing bytes": codec.encode_job(make_job(), encoding="avro", source="x").value + b"\x01",
     "cut short": codec.encode_job(make_job(), encoding="avro", source="x").value[:-1],
     "framed without a registry": b"\0" + struct.pack(">I", 7) + b"anything",
 }

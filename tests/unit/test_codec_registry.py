@@ -57,7 +57,7 @@ def test_a_sender_with_a_later_field_is_read() -> None:
 
 
 def test_every_field_that_may_be_added_has_a_default() -> None:
-    optional = {"deadline", "priority", "serial", "labels"}
+    optional = {"deadline", "priority", "serial", "labels", "supersedes"}
     assert {field["name"] for field in json.loads(JOB_SCHEMA)["fields"] if "default" in field} == optional
 
 

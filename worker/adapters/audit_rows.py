@@ -23,10 +23,12 @@ _WANTED = """unnest(CAST(:ids AS uuid[]), CAST(:times AS timestamptz[])) AS want
 _WITHIN = "BETWEEN CAST(:first AS timestamptz) AND CAST(:last AS timestamptz)"
 
 _VERDICTS = f"""
-SELECT {", ".join(f"v.{name}" for name in ROW_COLUMNS)}, v.digest, {", ".join(f"j.{n} AS job_{n}" for n in JOB_COLUMNS)}
+SELECT {", ".join(f"v.{name}" for name in ROW_COLUMNS)}, {", ".join(f"j.{n} AS job_{n}" for n in JOB_COLUMNS)},
+    v.digest, l.src AS later_src
     {{event}}
 FROM {_WANTED} JOIN assay.verdicts v USING (result_id, judged_at)
 LEFT JOIN assay.jobs j ON j.tenant = v.tenant AND j.job_id = v.job_id
+LEFT JOIN assay.later_verdicts l ON v.revision > 1 AND l.result_id = v.result_id
 WHERE v.judged_at {_WITHIN}
 """  # noqa: S608 # constants of ours
 VERDICTS_ALONE = text(_VERDICTS.format(event=""))
@@ -76,11 +78,12 @@ def read_records(connection: Connection, ids: Sequence[UUID]) -> Mapping[UUID, t
 
 
 def _sealed(row: RowMapping, views: Sequence[RowMapping]) -> SealedRow:
-    job = {name: row[f"job_{name}"] for name in JOB_COLUMNS} if row["job_state"] is not None else None
+    src = row["later_src"] or row["job_src"]
+    job = {name: row[f"job_{name}"] for name in JOB_COLUMNS} | {"src": src} if row["job_state"] is not None else None
     return SealedRow(
         row=row,
         event=row.get("event", b""),
-        src=row["job_src"],
+        src=src,
         row_digest=row_digest(row, job),
         views_digest=views_digest(views),
     )

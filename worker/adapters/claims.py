@@ -65,6 +65,11 @@ class Claim:
         return self.job.tenant, self.job.job_id
 
     @property
+    def later(self) -> bool:
+        """It claims a revision after the job's first, not the job."""
+        return self.job.supersedes is not None
+
+    @property
     def src(self) -> str:
         return str(self.outcome.record.source)
 

@@ -52,7 +52,8 @@ ORDER BY 1
 BY_RESULT = ("view_results", "attention_maps", "verdicts")
 COUNTED = ("verdicts", "view_results", "dead_letters", "reviews")  # those with an index by job
 BY_JOB = (
-    "alarm_jobs", "engine_comparisons", "engine_golden", "probe_embeddings", "probe_images", "dead_letters", "reviews",
+    "later_verdicts", "alarm_jobs", "engine_comparisons", "engine_golden", "probe_embeddings", "probe_images",
+    "dead_letters", "reviews",
 )  # fmt: skip
 DELETE_RESULTS = {
     table: text(f"""

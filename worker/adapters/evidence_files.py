@@ -54,6 +54,13 @@ class FileEvidence:
             raise ServiceUnavailable(SERVICE, error.strerror or str(error)) from error
         return _intact(data, sha256)
 
+    def holds(self, tenant: str, sha256: str) -> bool:
+        """Whether anything was kept, unread. Raises ServiceUnavailable."""
+        try:
+            return self._place(tenant, sha256).is_file()
+        except OSError as error:
+            raise ServiceUnavailable(SERVICE, error.strerror or str(error)) from error
+
     def remove(self, tenant: str, sha256: str) -> bool:
         """Delete what was kept; whether there was anything. Raises ServiceUnavailable."""
         try:
@@ -111,9 +118,13 @@ class S3Evidence:
         except Exception as error:  # botocore's transport errors have no common root
             raise ServiceUnavailable(SERVICE, type(error).__name__) from error
 
+    def holds(self, tenant: str, sha256: str) -> bool:
+        """Whether anything was kept, unread. Raises ServiceUnavailable."""
+        return self._call("head_object", Key=self._key(tenant, sha256)) is not None
+
     def remove(self, tenant: str, sha256: str) -> bool:
         """Delete what was kept; whether there was anything. Raises ServiceUnavailable."""
-        kept = self._call("head_object", Key=self._key(tenant, sha256)) is not None
+        kept = self.holds(tenant, sha256)
         self._call("delete_object", Key=self._key(tenant, sha256))
         return kept
 

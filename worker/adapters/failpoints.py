@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 
 from schemas.job import AuthenticationJob, JobView
 from schemas.message import InputRecord, OutputRecord, Source
-from worker.core.evidence import JobEvidence, ReuseHit, UnusableView, ViewProbe
+from worker.core.evidence import JobEvidence, ReuseHit, StoredView, UnusableView, ViewProbe
 from worker.core.poison import Deaths
 from worker.errors import ConfigurationError
 from worker.outcomes import Outcome
@@ -159,7 +159,7 @@ class FailingImages:
     inner: ImageSource
     points: Failpoints
 
-    def fetch(self, job: AuthenticationJob, view: JobView) -> bytes | UnusableView:
+    def fetch(self, job: AuthenticationJob, view: JobView) -> bytes | StoredView | UnusableView:
         got = self.inner.fetch(job, view)
         self.points.hit("after_fetch")
         return got

@@ -23,6 +23,7 @@ from worker.adapters.outputs import (
     answer_record,
     conflict_letter,
     dead_letter_record,
+    nothing_letter,
     rejected_letter,
     replay_of,
     retry_record,
@@ -260,6 +261,7 @@ class MemoryResults:
     encoding: Encoding = "avro"
     outages: int = 0
     jobs: dict[tuple[str, str], Kept] = field(default_factory=dict)
+    later: dict[tuple[str, str, int], Kept] = field(default_factory=dict)
     letters: dict[Source, DeadLetter] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
     _photographs: ReuseIndex = field(default_factory=ReuseIndex)
@@ -289,12 +291,14 @@ class MemoryResults:
                     answer=None,
                     letter=rejected_letter(outcome),
                 )
-                return self._claimed(outcome, (job.tenant, job.job_id), own)
+                claim = self._claimed if job.supersedes is None else self._superseding
+                return claim(outcome, (job.tenant, job.job_id), own)
             case Judged(job=job, event=event):
                 encoded = encode_verdict(event, encoding=self.encoding, source=self.group)
                 answer = Answer(key=encoded.key, value=encoded.value, headers=encoded.headers)
                 own = Kept(source=outcome.record.source, payload_digest=job.payload_digest, answer=answer, letter=None)
-                return self._claimed(outcome, (job.tenant, job.job_id), own)
+                claim = self._claimed if job.supersedes is None else self._superseding
+                return claim(outcome, (job.tenant, job.job_id), own)
         raise TypeError(f"{outcome!r} is no outcome")
 
     def _claimed(self, outcome: Judged | Rejected, key: tuple[str, str], own: Kept) -> OutputRecord:
@@ -311,6 +315,20 @@ class MemoryResults:
             return answer_record(first.answer, outcome.record, topic=self.topics.results, duplicate=duplicate)
         assert first.letter is not None  # noqa: S101 # one of the two is set
         return self._dead(first.letter, outcome.record, duplicate=duplicate)
+
+    def _superseding(self, outcome: Judged | Rejected, key: tuple[str, str], own: Kept) -> OutputRecord:
+        assert outcome.job is not None  # noqa: S101 # only readable jobs claim
+        revision, first = outcome.job.revision, self.jobs.get(key)
+        if first is not None and first.payload_digest != own.payload_digest:
+            return self._dead(conflict_letter(outcome, stored_digest=first.payload_digest), outcome.record)
+        known = first is not None and first.answer is not None and (revision == 2 or (*key, revision - 1) in self.later)
+        if known and own.answer is not None and own.source not in self.letters:
+            self.later.setdefault((*key, revision), own)
+        stands = self.later.get((*key, revision))
+        if stands is not None and stands.answer is not None:
+            duplicate = stands.source != own.source
+            return answer_record(stands.answer, outcome.record, topic=self.topics.results, duplicate=duplicate)
+        return self._dead(own.letter or nothing_letter(outcome, why="there is no such verdict"), outcome.record)
 
     def _dead(self, letter: DeadLetter, record: InputRecord, *, duplicate: bool = False) -> OutputRecord:
         kept = self.letters.setdefault(letter.source, letter)

@@ -140,6 +140,28 @@ def erased_letter(outcome: Judged | Rejected) -> DeadLetter:
     return replace(letter, value=b"", headers=())
 
 
+def nothing_letter(outcome: Judged | Rejected, *, why: str) -> DeadLetter:
+    """The record supersedes a verdict that there is not."""
+    job = outcome.job
+    assert job is not None  # noqa: S101 # only readable jobs claim
+    return _letter(
+        outcome.record,
+        job_key=(job.tenant, job.job_id),
+        code=ErrorCode.NOTHING_TO_SUPERSEDE,
+        stage="settle",
+        detail=f"{why}; send the job itself, without supersedes",
+        attempt=outcome.attempt,
+        first_seen=first_seen(outcome.record),
+    )
+
+
+def letter_id(record: InputRecord) -> UUID:
+    """The id of the letter that would answer this record. The content is part of it: topics can be made anew under an
+    old database, with the offsets of the first ones."""
+    content = sha256((record.key or b"") + b"\x00" + record.value).hexdigest()
+    return uuid5(DEAD_LETTER_NAMESPACE, f"{record.source}\x00{content}")
+
+
 def first_seen(record: InputRecord) -> datetime:
     """When the job was first delivered: kept in a header through retries, else the record's own time."""
     kept = header(record.headers, names.FIRST_SEEN_MS) or ""
@@ -165,11 +187,9 @@ def _letter(
     attempt: int,
     first_seen: datetime,
 ) -> DeadLetter:
-    # The content is part of the id: topics can be made anew under an old database, with the offsets of the first ones.
-    content = sha256((record.key or b"") + b"\x00" + record.value).hexdigest()
     tenant, job_id = job_key
     return DeadLetter(
-        letter_id=uuid5(DEAD_LETTER_NAMESPACE, f"{record.source}\x00{content}"),
+        letter_id=letter_id(record),
         tenant=tenant,
         job_id=job_id,
         source=record.source,

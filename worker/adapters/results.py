@@ -18,6 +18,7 @@ from schemas.message import InputRecord, OutputRecord
 from worker.adapters.claims import Claim, JobKey, Standing, read_answers, read_standing, take
 from worker.adapters.comparison_rows import write_comparisons
 from worker.adapters.database import retrying
+from worker.adapters.later_verdicts import RevisionKey, read_later, read_own_letters, revision_of, take_later, why_not
 from worker.adapters.letters import mark_replayed, read_letters, write_letters
 from worker.adapters.outputs import (
     Answer,
@@ -27,6 +28,7 @@ from worker.adapters.outputs import (
     conflict_letter,
     dead_letter_record,
     erased_letter,
+    nothing_letter,
     rejected_letter,
     retry_record,
 )
@@ -42,8 +44,19 @@ class Stored:
     """What the losers of a call are answered with."""
 
     jobs: Mapping[JobKey, Standing]
+    later: Mapping[RevisionKey, Standing]
     answers: Mapping[UUID, Answer]
     letters: Mapping[UUID, DeadLetter]
+    buried: Mapping[int, DeadLetter]  # by position: the letters of records that claim a later revision
+
+    def standing(self, claim: Claim) -> Standing | None:
+        """What the claim lost against."""
+        return self.later.get(revision_of(claim)) if claim.later else self.jobs.get(claim.key)
+
+    def refused(self, claim: Claim) -> bool:
+        """Its job was erased, or has other content."""
+        standing = self.jobs.get(claim.key)
+        return standing is not None and (standing.erased or standing.payload_digest != claim.job.payload_digest)
 
     def end(self, standing: Standing) -> Answer | DeadLetter | None:
         if standing.result_id is not None:
@@ -80,7 +93,6 @@ class PostgresResults:
             settled: dict[int, OutputRecord] = {}
         else:
             settled = retrying(lambda: self._settle(outcomes, claims), attempts=self.attempts)
-            self._declared |= spaces(outcome for outcome in outcomes if isinstance(outcome, Judged)).keys()
         return [
             retry_record(outcome, self.topics) if isinstance(outcome, Retry) else settled[at]
             for at, outcome in enumerate(outcomes)
@@ -107,14 +119,17 @@ class PostgresResults:
     def _settle(self, outcomes: Sequence[Outcome], claims: Sequence[Claim]) -> dict[int, OutputRecord]:
         """The whole transaction; the output records by the outcomes' positions."""
         with self.database.begin() as connection:
-            won = take(connection, claims)
+            won = take(connection, [claim for claim in claims if not claim.later])
+            won |= take_later(connection, [claim for claim in claims if claim.later])
             winners = [claim for claim in claims if claim.position in won]
             losers = [claim for claim in claims if claim.position not in won]
             self._append(connection, winners)
             letters = _write(connection, _unreadable(outcomes) | _dead(winners))
             stored = _read_stored(connection, losers)
-            letters |= _write(connection, _erased(losers, stored) | _conflicts(losers, stored))
+            letters |= _write(connection, _erased(losers, stored) | _conflicts(losers, stored) | _none(losers, stored))
             mark_replayed(connection, {claim.replay_of for claim in winners if claim.replay_of})
+        # Only what was committed: the space of a verdict that lost is not declared by it.
+        self._declared |= spaces(c.outcome for c in winners if isinstance(c.outcome, Judged)).keys()
         answered = {claim.position: self._answered(claim, stored) for claim in claims if claim.position not in letters}
         return answered | {at: self._buried(letter, outcomes[at].record) for at, letter in letters.items()}
 
@@ -131,7 +146,7 @@ class PostgresResults:
     def _answered(self, claim: Claim, stored: Stored) -> OutputRecord:
         """The stored answer of the claim's job, or the claim's own where it won or the stored one was erased."""
         record = claim.outcome.record
-        standing = stored.jobs.get(claim.key)
+        standing = stored.standing(claim)
         duplicate = standing is not None and standing.src != claim.src
         end = (stored.end(standing) if standing else None) or claim.answer or claim.letter
         if isinstance(end, DeadLetter):
@@ -145,9 +160,16 @@ class PostgresResults:
 
 def _read_stored(connection: Connection, losers: Sequence[Claim]) -> Stored:
     jobs = read_standing(connection, (claim.key for claim in losers))
+    again = [claim for claim in losers if claim.later]
+    later = read_later(connection, again)
     letter_ids = {row.dead_letter_id for row in jobs.values() if row.dead_letter_id is not None}
-    answers = read_answers(connection, jobs.values())
-    return Stored(jobs=jobs, answers=answers, letters=read_letters(connection, letter_ids))
+    return Stored(
+        jobs=jobs,
+        later=later,
+        answers=read_answers(connection, [*jobs.values(), *later.values()]),
+        letters=read_letters(connection, letter_ids),
+        buried=read_own_letters(connection, again),
+    )
 
 
 def _write(connection: Connection, letters: Mapping[int, DeadLetter]) -> dict[int, DeadLetter]:
@@ -176,6 +198,17 @@ def _conflicts(losers: Sequence[Claim], stored: Stored) -> dict[int, DeadLetter]
         if (standing := stored.jobs.get(claim.key))
         and not standing.erased
         and standing.payload_digest != claim.job.payload_digest
+    }
+
+
+def _none(losers: Sequence[Claim], stored: Stored) -> dict[int, DeadLetter]:
+    """Letters for those that supersede and found no verdict to replace, or did not come to one themselves."""
+    without = [c for c in losers if c.later and not stored.refused(c) and stored.standing(c) is None]
+    return {
+        claim.position: claim.letter
+        or stored.buried.get(claim.position)
+        or nothing_letter(claim.outcome, why=why_not(claim, stored.jobs))
+        for claim in without
     }
 
 

@@ -1,7 +1,8 @@
 """Photographs that come back: as a reference, or in another job of the tenant under another SKU or subject.
 
 One statement a call. Equal bytes decide alone; a near perceptual hash only proposes candidates of another SKU, a few a
-view, which the embeddings then confirm (see reuse_index). Jobs of the same call count in their order.
+view, which the embeddings then confirm (see reuse_index). Jobs of the same call count in their order. A job that is
+decided again is compared with what was there before its first look: who used its photographs later is the thief.
 """
 
 from __future__ import annotations
@@ -29,17 +30,19 @@ _VISIBLE = """seen.state <> 'draft' AND (seen.tenant = probe.tenant OR EXISTS (S
 FIND = text(
     f"""
 WITH probe AS MATERIALIZED (
-    SELECT position, tenant, job_id, sku, subject, view, space, sha256, phash, ARRAY[{_BAND_NAMES}] AS bands
+    SELECT position, tenant, job_id, sku, subject, view, space, sha256, phash, ARRAY[{_BAND_NAMES}] AS bands,
+        CASE WHEN again THEN coalesce((SELECT min(own.at) FROM assay.probe_images AS own
+            WHERE own.tenant = given.tenant AND own.job_id = given.job_id), 'infinity') ELSE 'infinity' END AS until
     FROM unnest(CAST(:position AS int[]), CAST(:tenant AS text[]), CAST(:job_id AS text[]), CAST(:sku AS text[]),
         CAST(:subject AS text[]), CAST(:view AS text[]), CAST(:space AS text[]), CAST(:sha256 AS bytea[]),
-        CAST(:phash AS bigint[]), {_BAND_ARRAYS})
-        AS given (position, tenant, job_id, sku, subject, view, space, sha256, phash, {_BAND_NAMES})
+        CAST(:phash AS bigint[]), CAST(:again AS boolean[]), {_BAND_ARRAYS})
+        AS given (position, tenant, job_id, sku, subject, view, space, sha256, phash, again, {_BAND_NAMES})
 )
 SELECT probe.position, probe.view, 'job' AS kind, hit.job_id AS other, true AS exact, CAST(NULL AS halfvec) AS embedding
 FROM probe CROSS JOIN LATERAL (
     SELECT seen.job_id FROM assay.probe_images AS seen
     WHERE seen.tenant = probe.tenant AND seen.sha256 = probe.sha256 AND seen.job_id <> probe.job_id
-        AND (seen.sku <> probe.sku OR seen.subject <> probe.subject)
+        AND seen.at < probe.until AND (seen.sku <> probe.sku OR seen.subject <> probe.subject)
     LIMIT 1
 ) AS hit
 UNION ALL
@@ -47,7 +50,7 @@ SELECT probe.position, probe.view, 'job', hit.job_id, false, vector.embedding
 FROM probe CROSS JOIN LATERAL (
     SELECT seen.tenant, seen.job_id, seen.view FROM assay.probe_images AS seen
     WHERE seen.bands && probe.bands AND seen.tenant = probe.tenant AND seen.job_id <> probe.job_id
-        AND seen.sku <> probe.sku AND {_BITS} <= :bits
+        AND seen.at < probe.until AND seen.sku <> probe.sku AND {_BITS} <= :bits
     ORDER BY {_BITS} LIMIT {CANDIDATES}
 ) AS hit
 JOIN assay.probe_embeddings AS vector
@@ -116,6 +119,7 @@ def _probes(jobs: Sequence[JobEvidence]) -> dict[str, list[object]]:
             columns["space"].append(probe.engine.embedding_space)
             columns["sha256"].append(bytes.fromhex(probe.sha256))
             columns["phash"].append(signed(probe.phash))
+            columns["again"].append(job.supersedes is not None)
             for place, band in enumerate(bands(probe.phash)):
                 columns[f"band{place}"].append(band)
     return columns

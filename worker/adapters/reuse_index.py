@@ -8,8 +8,9 @@ near hash only proposes; the embeddings of both decide, and between specimens of
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from schemas.job import AuthenticationJob
 from worker.adapters.phash import MOST_BITS, bands
@@ -56,7 +57,7 @@ class ReuseIndex:
         return [hit for hit in found if hit is not None]
 
     def _first(self, job: AuthenticationJob, probe: ViewProbe) -> ReuseHit | None:
-        for seen in self._by_digest.get((job.tenant, probe.sha256), ()):
+        for seen in _before(job, self._by_digest.get((job.tenant, probe.sha256), ())):
             if differs(job, seen.job):
                 return ReuseHit(view=probe.view, kind="job", other=seen.job.job_id, exact=True)
         for seen in self._near(job, probe):
@@ -66,7 +67,7 @@ class ReuseIndex:
 
     def _near(self, job: AuthenticationJob, probe: ViewProbe) -> Iterator[_Seen]:
         for band in bands(probe.phash):
-            yield from self._by_band.get((job.tenant, band), ())
+            yield from _before(job, self._by_band.get((job.tenant, band), ()))
 
     def _copied(self, job: AuthenticationJob, probe: ViewProbe, seen: _Seen) -> bool:
         if job.job_id == seen.job.job_id or job.sku == seen.job.sku:
@@ -74,6 +75,11 @@ class ReuseIndex:
         near = (probe.phash ^ seen.probe.phash).bit_count() <= self.rule.bits
         same_space = probe.engine.embedding_space == seen.probe.engine.embedding_space
         return near and self.rule.alike(probe.embedding, seen.probe.embedding if same_space else None)
+
+
+def _before(job: AuthenticationJob, seen: Iterable[_Seen]) -> Iterator[_Seen]:
+    """A job that is decided again is compared with what was there before its first look."""
+    return iter(seen) if job.supersedes is None else takewhile(lambda one: one.job.job_id != job.job_id, seen)
 
 
 def differs(job: AuthenticationJob, other: AuthenticationJob) -> bool:
@@ -85,10 +91,12 @@ def differs(job: AuthenticationJob, other: AuthenticationJob) -> bool:
 
 
 def within_call(jobs: Sequence[JobEvidence], rule: CopyRule) -> list[list[ReuseHit]]:
-    """Hits among the jobs of one call: each against those before it."""
+    """Hits among the jobs of one call: each against those before it. Jobs that are decided again were seen before."""
     index = ReuseIndex(rule)
-    hits = []
+    hits: list[list[ReuseHit]] = []
     for evidence in jobs:
-        hits.append(index.hits(evidence))
-        index.add(evidence)
+        again = evidence.job.supersedes is not None
+        hits.append([] if again else index.hits(evidence))
+        if not again:
+            index.add(evidence)
     return hits

@@ -8,6 +8,7 @@ from hashlib import sha256
 
 from pgvector import HalfVector
 from sqlalchemy import Connection, text
+from sqlalchemy.dialects.postgresql import insert
 
 from migrations.tables import attention_maps, probe_embeddings, probe_images, verdicts, view_results
 from schemas.verdict import Grid, VerdictEvent, ViewResult, result_id
@@ -25,13 +26,23 @@ ON CONFLICT (space) DO NOTHING
 
 
 def write_verdicts(connection: Connection, judged: Sequence[tuple[Judged, Answer]]) -> None:
-    """Append the rows of verdicts that won their jobs: five statements, however many."""
+    """Append the rows of verdicts that won their jobs: five statements, however many; of later revisions two more."""
     outcomes = [outcome for outcome, _ in judged]
     copy(connection, verdicts, [_verdict(outcome, answer) for outcome, answer in judged])
-    copy(connection, view_results, [_view(o.event, view) for o in outcomes for view in o.event.views])
+    copy(connection, view_results, [_view(o, view) for o in outcomes for view in o.event.views])
     copy(connection, attention_maps, [row for o in outcomes for row in _maps(o.event)])
-    copy(connection, probe_images, [_probe(o, probe) for o in outcomes for probe in _probes(o)])
-    copy(connection, probe_embeddings, [_embedding(o, probe) for o in outcomes for probe in _probes(o)])
+    firsts = [(o, probe) for o in outcomes if o.job.supersedes is None for probe in _probes(o)]
+    copy(connection, probe_images, [_probe(o, probe) for o, probe in firsts])
+    copy(connection, probe_embeddings, [_embedding(o, probe) for o, probe in firsts])
+    _add_probes(connection, [(o, probe) for o in outcomes if o.job.supersedes is not None for probe in _probes(o)])
+
+
+def _add_probes(connection: Connection, later: Sequence[tuple[Judged, ViewProbe]]) -> None:
+    """What another look at a job found, where the first left nothing: views that could not be used, other spaces."""
+    if later:
+        connection.execute(insert(probe_images).on_conflict_do_nothing(), [_probe(o, probe) for o, probe in later])
+        vectors = [_embedding(o, probe) for o, probe in later]
+        connection.execute(insert(probe_embeddings).on_conflict_do_nothing(), vectors)
 
 
 def spaces(judged: Iterable[Judged]) -> dict[str, int]:
@@ -72,7 +83,8 @@ def _verdict(outcome: Judged, answer: Answer) -> Row:
     }
 
 
-def _view(event: VerdictEvent, view: ViewResult) -> Row:
+def _view(outcome: Judged, view: ViewResult) -> Row:
+    event = outcome.event
     return {
         "result_id": event.result_id,
         "view": view.view,
@@ -94,6 +106,7 @@ def _view(event: VerdictEvent, view: ViewResult) -> Row:
         "aligned": view.aligned,
         "quality": document(dict(view.quality)),
         "matches": document([asdict(match) for match in view.references]),
+        "media_type": next((sent.media_type for sent in outcome.job.views if sent.view == view.view), None),
     }
 
 

@@ -19,6 +19,7 @@ from worker.cli import (
     erase,
     evidence,
     migrate,
+    reevaluate,
     report,
     results,
     review,
@@ -50,6 +51,7 @@ app.command("worker")(worker.worker)
 app.command("watch")(watch.watch)
 app.command("calibrate")(calibrate.calibrate)
 app.command("submit")(submit.submit)
+app.command("reevaluate")(reevaluate.reevaluate)
 app.command("report")(report.report)
 app.command("review")(review.review)
 app.command("erase")(erase.erase)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import typer
 
 from schemas.verdict import Grid, VerdictEvent
 from worker.adapters.kafka_follower import KafkaFollower
+from worker.adapters.past_verdicts import Flip, read_flips
 from worker.cli import terminal
 from worker.cli.opening import open_database
 from worker.cli.stored import JobLine, find_job, list_jobs, read_event
@@ -81,6 +84,32 @@ def follow(
                 _print_reply(key, read_reply(record, topics.dlq), as_json)
             except AssayError as error:  # one record that cannot be read must not end the watch
                 terminal.say(str(error))
+
+
+@app.command()
+def flips(
+    since: Annotated[datetime, typer.Option(help="Re-evaluated from then on, UTC.")],
+    tenant: terminal.Tenant = None,
+    limit: Limit = 1000,
+    as_json: terminal.AsJson = False,
+) -> None:
+    """Verdicts that a re-evaluation replaced by another kind of verdict, oldest first, from Postgres."""
+    with open_database(load_settings()) as database:
+        found = read_flips(database, since=since.replace(tzinfo=UTC), tenant=tenant, limit=limit)
+    if as_json:
+        terminal.print_json([dataclasses.asdict(flip) for flip in found])
+    else:
+        print_flips(found)
+
+
+def print_flips(found: Sequence[Flip]) -> None:
+    columns = ("judged (UTC)", "tenant", "job", "sku", "revision", "was", "is", "p was", "p is", "reasons")
+    rows = [
+        (*(f.judged_at, f.tenant, f.job_id, f.sku, f.revision, f.before, f.after), f.p_genuine_before, f.p_genuine, why)
+        for f in found
+        for why in [", ".join(f.reasons)]
+    ]
+    terminal.print_table(columns, rows, empty="No verdict flipped.")
 
 
 def event_json(event: VerdictEvent) -> dict[str, object]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Engine, Row, Select, and_, func, select
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, exists, func, select
 
 from migrations.tables import (
     calibrations,
@@ -187,8 +187,11 @@ def read_letter(database: Engine, letter_id: str) -> tuple[DeadLetter, LetterLin
 
 
 def _jobs_query() -> Select[Any]:
-    """Each job with the verdict or dead letter that it points at."""
-    answered = and_(verdicts.c.result_id == jobs.c.result_id, verdicts.c.judged_at == jobs.c.judged_at)
+    """Each job with its latest verdict, or the dead letter that it points at."""
+    later = verdicts.alias("later")
+    latest = ~exists().where(later.c.supersedes == verdicts.c.result_id)
+    own = and_(verdicts.c.tenant == jobs.c.tenant, verdicts.c.job_id == jobs.c.job_id)
+    answered = and_(jobs.c.state == "judged", own, latest)
     return (
         select(
             jobs.c.tenant,

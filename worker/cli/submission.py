@@ -139,13 +139,17 @@ class Answers:
         self._follower = KafkaFollower(client_config, [topics.results, topics.dlq])
 
     def wait(self, jobs: Sequence[AuthenticationJob], *, timeout_s: float) -> Iterator[tuple[AuthenticationJob, Reply]]:
-        """Yield each job with its first answer, as they come; ends when all have one or the time is up."""
+        """Yield each job with its first answer, as they come; ends when all have one or the time is up. To a job that
+        supersedes a verdict, that verdict published once more is no answer."""
         open_jobs = {job.key: job for job in jobs}
         until = monotonic() + timeout_s
         while open_jobs and (left_s := until - monotonic()) > 0:
             record = self._follower.poll(min(left_s, 1.0))
-            if record is not None and record.key in open_jobs:
-                yield open_jobs.pop(record.key), read_reply(record, self._dlq)
+            if record is None or record.key not in open_jobs:
+                continue
+            reply = read_reply(record, self._dlq)
+            if isinstance(reply, Lost) or reply.revision == open_jobs[record.key].revision:
+                yield open_jobs.pop(record.key), reply
 
     def close(self) -> None:
         self._follower.close()

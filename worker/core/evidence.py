@@ -71,6 +71,19 @@ class ViewMatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredView:
+    """A view of a verdict as its rows hold it. `probe` has no patches, so the deviation stays what it was found to be
+    then; `deviation_map` is as ViewMatch's. `copied`: it was found to be a copy of a reference."""
+
+    probe: ViewProbe
+    deviation: float | None
+    deviation_map: Map | None
+    aligned: bool | None
+    copied: bool
+    degraded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReuseHit:
     """A photograph of this job that is a reference, or was seen in another job under another SKU or subject."""
 

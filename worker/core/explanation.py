@@ -30,11 +30,11 @@ HATCH_LEVELS = ((96, 16), (160, 8), (224, 4))  # from this cell value, a line ev
 def build_event(
     evidence: JobEvidence, judgement: Judgement, *, judged_at: datetime, judge_ms: float, total_ms: float, build: str
 ) -> VerdictEvent:
-    """The job's first answer (revision 1). Values that are not finite are left out."""
+    """The answer of the revision that the job asks for. Values that are not finite are left out."""
     job = evidence.job
     return VerdictEvent(
-        result_id=result_id(job.tenant, job.job_id, 1),
-        revision=1,
+        result_id=result_id(job.tenant, job.job_id, job.revision),
+        revision=job.revision,
         job_id=job.job_id,
         tenant=job.tenant,
         sku=job.sku,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from schemas.job import AuthenticationJob
 from schemas.verdict import ReferenceMatch
 from worker.core.deviation import Deviation, deviation
-from worker.core.evidence import ReuseHit, Vector, ViewMatch, ViewProbe
+from worker.core.evidence import ReuseHit, StoredView, Vector, ViewMatch, ViewProbe
 from worker.core.gallery import GallerySnapshot, ReferenceSet, SpaceKey, ViewIndex
 from worker.core.policy import Rectangle
 
@@ -51,6 +51,24 @@ class NumpyMatcher:
             view_match(probe, references, _numbers(job, probe, references, gallery, roles))
             for probe, references in zip(probes, found, strict=True)
         ]
+
+
+def with_stored(matches: Sequence[ViewMatch], stored: Sequence[StoredView]) -> tuple[ViewMatch, ...]:
+    """What was found of patches when the views were first matched, in the matches of views that have none now."""
+    kept = {view.probe.view: view for view in stored}
+    return tuple(_with_stored(match, kept.get(match.probe.view)) for match in matches)
+
+
+def _with_stored(match: ViewMatch, view: StoredView | None) -> ViewMatch:
+    if view is None or match.similarity is None:
+        return match
+    return replace(
+        match,
+        deviation=view.deviation,
+        deviation_map=view.deviation_map,
+        aligned=view.aligned,
+        nearness=0.0 if view.copied else None,
+    )
 
 
 def nearest_skus(

@@ -5,7 +5,7 @@ Shared by core.decision, which judges, and core.calibration, which fits on exact
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,10 +66,13 @@ def score(evidence: Sequence[JobEvidence], policy: Policy) -> list[Scored]:
 
 def applicable(calibrations: Sequence[ScoreCalibration], matches: Sequence[ViewMatch]) -> ScoreCalibration | None:
     """The first calibration made for exactly the backend, and for all the engines, that these views ran on."""
-    backends = {match.probe.engine.backend for match in matches}
-    digests = {match.probe.engine.digest for match in matches}
-    fitting = (c for c in calibrations if backends == {c.backend} and digests <= c.engine_digests)
-    return next(fitting, None)
+    return next((c for c in calibrations if covers(c, [match.probe.engine for match in matches])), None)
+
+
+def covers(calibration: ScoreCalibration, engines: Iterable[EngineUse]) -> bool:
+    """Whether it was made for exactly the backend, and for all, of these."""
+    used = list(engines)
+    return {e.backend for e in used} == {calibration.backend} and {e.digest for e in used} <= calibration.engine_digests
 
 
 def cell_keys(category: str, view: str, engine: EngineUse) -> tuple[CellKey, CellKey, CellKey]:
