@@ -1,6 +1,7 @@
 """Quality limits for the demo's profiles, from the photographs of the calibration's SKUs: `python -m demo.limits`.
 
 What honest photographs of a category measure, and some room: nothing that the evaluation judges is looked at.
+`min_placed` depends on the encoders that are shipped: make the limits anew with them.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 from rich.console import Console
 
+from demo.framing import honest, least_placed, open_bench
 from demo.photographs import references
 from demo.recalibrate import calibration_skus, rendered
 from engines.preprocess import resized
@@ -22,7 +25,6 @@ from worker.core.policy import QualityLimits
 from worker.items import Item, read_items
 
 SIDE_PX = 448
-SPECIMENS = 2  # a SKU: the room below is wider than what more of them would add
 # Half of the least sharp, and a quarter beyond the darkest, the brightest and the most burnt out.
 SHARPNESS_ROOM, ROOM = 0.5, 0.25
 LEAST_SHARE = 0.02  # of clipped pixels or glare: a lamp's reflection is no fault
@@ -56,10 +58,10 @@ def _measured(path: Path) -> QualityMeasures:
 
 def main() -> None:
     console = Console()
-    first = [one for one in references(calibration_skus()) if one.specimen < SPECIMENS]
-    items = read_items(rendered("calibration-references", first, console))
+    items = read_items(rendered("calibration-references", references(calibration_skus()), console))
+    placed = least_placed(honest(open_bench(), items))
     for category, found in sorted(by_category(items).items()):
-        limits = limits_of(found)
+        limits = replace(limits_of(found), min_placed=placed[category])
         values = ", ".join(f"{name} = {getattr(limits, name)}" for name in limits.__slots__)
         console.print(f"{category} ({len(found)} photographs): quality = {{ {values} }}", highlight=False)
 

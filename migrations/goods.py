@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Identity, Index, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Identity, Index, UniqueConstraint, text
 
 from migrations.schema import (
     BIGINT,
@@ -40,6 +40,7 @@ categories = table(
     must("max_brightness", FLOAT, "Quality limit: a brighter view is asked for again, 0 to 1."),
     must("max_clipped", FLOAT, "Quality limit: largest share of clipped pixels, 0 to 1."),
     must("max_glare", FLOAT, "Quality limit: largest share of glare, 0 to 1."),
+    must("min_placed", FLOAT, "Quality limit: a view that places less is misframed, 0 to 1.", server_default=text("0")),
     must("updated_at", TIME, "When the profile was last put (UTC).", server_default=NOW),
 )
 

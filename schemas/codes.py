@@ -80,6 +80,7 @@ class ReasonCode(StrEnum):
     VIEW_BADLY_EXPOSED = "view_badly_exposed"
     VIEW_GLARE = "view_glare"
     VIEW_WRONG_ROLE = "view_wrong_role"
+    VIEW_MISFRAMED = "view_misframed"
     DUPLICATE_PHOTOGRAPH = "duplicate_photograph"
     IMAGE_REUSED = "image_reused"
 

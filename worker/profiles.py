@@ -58,6 +58,7 @@ class _Quality(_Strict):
     max_brightness: Share = 1.0
     max_clipped: Share = 1.0
     max_glare: Share = 1.0
+    min_placed: Share = 0.0
 
 
 class _Profile(_Strict):

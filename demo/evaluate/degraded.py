@@ -74,7 +74,7 @@ DEGRADATIONS: Mapping[str, Degradation] = MappingProxyType(
             Degradation(name="too dark", code=ReasonCode.VIEW_BADLY_EXPOSED, change=_exposed(0.15, 0)),
             Degradation(name="too bright", code=ReasonCode.VIEW_BADLY_EXPOSED, change=_exposed(2.2, 60)),
             Degradation(name="glare", code=ReasonCode.VIEW_GLARE, change=_glare),
-            Degradation(name="crop", code=None, change=_cropped),
+            Degradation(name="crop", code=ReasonCode.VIEW_MISFRAMED, change=_cropped),
         )
     }
 )

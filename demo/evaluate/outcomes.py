@@ -28,6 +28,7 @@ ASIDE = {
     ReasonCode.VIEW_BADLY_EXPOSED,
     ReasonCode.VIEW_GLARE,
     ReasonCode.VIEW_WRONG_ROLE,
+    ReasonCode.VIEW_MISFRAMED,
     ReasonCode.DUPLICATE_PHOTOGRAPH,
 }
 

@@ -1,4 +1,4 @@
-"""Later verdicts: who was first with each revision of a job's verdict, and what analysts see of them.
+"""Later verdicts: who was first with each revision of a job's verdict, and what analysts see of them. A quality limit.
 
 Revision ID: 0009
 Revises: 0008

@@ -27,6 +27,9 @@ COMMENT ON COLUMN assay.later_verdicts.created_at IS 'When it was written (UTC).
 ALTER TABLE assay.view_results ADD COLUMN media_type TEXT;
 COMMENT ON COLUMN assay.view_results.media_type IS 'The media type that the sender gave.';
 
+ALTER TABLE assay.categories ADD COLUMN min_placed DOUBLE PRECISION DEFAULT 0 NOT NULL;
+COMMENT ON COLUMN assay.categories.min_placed IS 'Quality limit: a view that places less is misframed, 0 to 1.';
+
 CREATE VIEW analyst.reevaluations WITH (security_barrier) AS
 SELECT l.tenant, l.job_id, l.revision, after.sku, after.category, before.verdict AS verdict_before, after.verdict,
     before.verdict <> after.verdict AS flipped, before.p_genuine AS p_genuine_before, after.p_genuine,

@@ -27,6 +27,22 @@ def test_a_shift_is_recovered() -> None:
     assert np.abs(found.cols[inner] - (cols - 1)).max() <= 1
 
 
+def zoomed(section: slice) -> np.ndarray:
+    """Patches of a fresh specimen as if the camera had come nearer: a section of its cells, each seen twice."""
+    cells = GOODS.photo("a", "logo", "fresh").patches.reshape(*GRID, DEPTH)[section, section]
+    return np.repeat(np.repeat(cells, 2, axis=0), 2, axis=1).reshape(-1, DEPTH)
+
+
+def test_a_section_of_the_references_is_told_from_a_forgery() -> None:
+    refs = references()
+    fresh = align(GOODS.photo("a", "logo", "fresh").patches, refs, GRID)
+    forged = align(GOODS.photo("a", "logo", "s", forged=3.0).patches, refs, GRID)
+    near, corner = (align(zoomed(part), refs, GRID) for part in (slice(4, 12), slice(7, 15)))
+    assert fresh.placed > 0.6 > max(near.placed, corner.placed)
+    assert fresh.off_frame == 0.0
+    assert min(near.off_frame, corner.off_frame) > 1 > forged.off_frame
+
+
 def test_a_genuine_specimen_is_typical_and_a_shifted_one_too() -> None:
     refs = references()
     spread = spread_of(refs, GRID).cells
@@ -83,7 +99,8 @@ def test_local_search_equals_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> No
     refs = references(2)
     probe = GOODS.photo("a", "logo", "loop", forged=1.0).patches
     rows, cols = np.mgrid[0 : GRID[0], 0 : GRID[1]]
-    still = Alignment(rows=np.stack([rows] * 2), cols=np.stack([cols] * 2), aligned=np.array([True, True]))
+    both = np.array([True, True])
+    still = Alignment(rows=np.stack([rows] * 2), cols=np.stack([cols] * 2), aligned=both, placed=1.0, off_frame=0.0)
     monkeypatch.setattr(module, "align", lambda *_: still)
     distances, _ = patch_distances(probe, refs, GRID)
     assert np.allclose(distances, plain(probe, refs), atol=1e-5)

@@ -55,7 +55,8 @@ def test_views_stand_in_the_order_of_the_job_usable_or_not() -> None:
 def test_an_event_with_numbers_that_are_none_can_be_published(encoding: str) -> None:
     first, *rest = EVIDENCE.matches
     probe = replace(first.probe, quality={"sharpness": math.nan}, attention=np.full((2, 2), np.nan, np.float32))
-    broken = replace(first, probe=probe, similarity=math.nan, deviation=math.inf, deviation_map=probe.attention)
+    numbers = {"similarity": math.nan, "deviation": math.inf, "placing": {"placed": math.nan}}
+    broken = replace(first, probe=probe, deviation_map=probe.attention, **numbers)
     event = event_of(replace(EVIDENCE, matches=(broken, *rest)))
     assert (event.views[0].similarity, event.views[0].deviation, event.views[0].quality) == (None, None, {})
     encoded = encode_verdict(event, encoding=encoding, source="test")

@@ -57,6 +57,27 @@ def test_a_wrong_role_needs_a_clear_margin() -> None:
         assert codes(replace(EVIDENCE, matches=(near, *rest)))["logo"] == expected
 
 
+@pytest.mark.parametrize(
+    ("placed", "off_frame", "stopped"),
+    [
+        (0.6, 9.0, False),
+        (0.5, 0.0, False),
+        (0.49, 0.99, False),
+        (0.49, 1.0, True),
+        (0.23, 0.0, False),
+        (0.22, 0.0, True),
+    ],
+)
+def test_a_view_of_another_section_is_misframed(placed: float, off_frame: float, stopped: bool) -> None:
+    """That few places are found again says it of none: a forgery places few as well, but stays where it belongs."""
+    first = replace(EVIDENCE.matches[0], placing={"placed": placed, "off_frame": off_frame})
+    (found,) = quality_issues([first], replace(LIMITS, min_placed=0.5)).values()
+    assert [reason.code for reason in found] == [ReasonCode.VIEW_MISFRAMED] * stopped
+    stored = replace(first, placing={}, probe=replace(first.probe, quality=first.placing))
+    (again,) = quality_issues([stored], QualityLimits(min_placed=0.5)).values()
+    assert again == found  # of a verdict's rows, which hold it with the other measures
+
+
 @pytest.mark.parametrize("same", ["sha256", "phash"])
 def test_one_photograph_in_two_roles(same: str) -> None:
     other = EVIDENCE.matches[1].probe

@@ -14,7 +14,7 @@ from migrations.tables import calibrations, categories, view_requirements
 from worker.core.policy import CategoryProfile, Policy, QualityLimits, ScoreCalibration, ViewRequirement
 from worker.core.policy_json import from_json, to_json
 
-LIMITS = ("min_sharpness", "min_brightness", "max_brightness", "max_clipped", "max_glare")
+LIMITS = ("min_sharpness", "min_brightness", "max_brightness", "max_clipped", "max_glare", "min_placed")
 _log = structlog.get_logger()
 
 

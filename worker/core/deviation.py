@@ -34,13 +34,16 @@ SPREAD_UNKNOWN = 0.15  # distance assumed typical where one reference gives no s
 class Deviation:
     """`cells` [h, w], 1 is typical of genuine, 0 where masked; `scalar` is the mean of its largest 5 %.
 
-    `mean_distance` is the mean of the distances themselves, masked cells and all.
+    `mean_distance` is the mean of the distances themselves, masked cells and all; `placed` and `off_frame` are as
+    core.alignment's.
     """
 
     cells: Floats
     scalar: float
     aligned: bool
     mean_distance: float
+    placed: float
+    off_frame: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +61,19 @@ def deviation(
     probe: Floats, references: Int8s, grid: tuple[int, int], spread: Floats, masked: Sequence[Rectangle] = ()
 ) -> Deviation:
     """Compare `probe` [h*w, d] (rows L2-normalised) with `references` [n, h*w, d] (int8, value / 127)."""
-    distances, aligned = patch_distances(probe, references, grid)
+    distances, alignment = patch_distances(probe, references, grid)
     cells = distances / spread
     kept = ~mask_of(grid, masked)
     cells = np.where(kept, cells, np.float32(0))
     mean_distance = float(distances.mean(dtype=np.float64))
-    return Deviation(cells=cells, scalar=_top_mean(cells[kept]), aligned=aligned, mean_distance=mean_distance)
+    return Deviation(
+        cells=cells,
+        scalar=_top_mean(cells[kept]),
+        aligned=bool(alignment.aligned.any()),
+        mean_distance=mean_distance,
+        placed=alignment.placed,
+        off_frame=alignment.off_frame,
+    )
 
 
 def spread_of(references: Int8s, grid: tuple[int, int]) -> Spread:
@@ -81,12 +91,12 @@ def spread_of(references: Int8s, grid: tuple[int, int]) -> Spread:
     return Spread(cells=cells, typical_distance=float(typical.mean(dtype=np.float64)))
 
 
-def patch_distances(probe: Floats, references: Int8s, grid: tuple[int, int]) -> tuple[Floats, bool]:
-    """Distances [h, w] (1 - cosine, not normalised by spread) and whether an alignment was found."""
+def patch_distances(probe: Floats, references: Int8s, grid: tuple[int, int]) -> tuple[Floats, Alignment]:
+    """Distances [h, w] (1 - cosine, not normalised by spread), free ones where no reference could be aligned."""
     alignment = align(probe, references, grid)
     if not alignment.aligned.any():
-        return _free_distances(probe, references, grid), False
-    return _aligned_distances(probe, references, grid, alignment), True
+        return _free_distances(probe, references, grid), alignment
+    return _aligned_distances(probe, references, grid, alignment), alignment
 
 
 def mask_of(grid: tuple[int, int], masked: Sequence[Rectangle]) -> NDArray[np.bool_]:

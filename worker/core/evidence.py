@@ -66,6 +66,7 @@ class ViewMatch:
     deviation_map: Map | None = None
     aligned: bool | None = None
     role_similarity: Mapping[str, float] = field(default_factory=dict)  # best cosine to the SKU's references by role
+    placing: Mapping[str, float] = field(default_factory=dict)  # `placed` and `off_frame` of core.alignment
     nearness: float | None = None  # mean patch distance over that among the references; a copy of one is far below 1
     reference_count: int = 0  # active genuine references of the SKU in this view and space, before the medoids
 

@@ -105,11 +105,17 @@ def _view(view: JobView, match: ViewMatch | None, unusable: UnusableView | None,
         deviation=_known(match.deviation),
         p_genuine=judgement.view_p_genuine.get(view.view),
         aligned=match.aligned,
-        quality={name: value for name, value in sorted(match.probe.quality.items()) if math.isfinite(value)},
+        quality=_measures(match),
         references=tuple(found for found in match.references if math.isfinite(found.similarity)),
         attention=attention_grid(match.probe.attention),
         deviation_map=deviation_grid(deviation) if deviation is not None else None,
     )
+
+
+def _measures(match: ViewMatch) -> dict[str, float]:
+    """Of the photograph, and of how it lies over the references: all that the quality gate goes by."""
+    measures = {**match.probe.quality, **match.placing}
+    return {name: value for name, value in sorted(measures.items()) if math.isfinite(value)}
 
 
 def _provenance(evidence: JobEvidence, judgement: Judgement, build: str) -> Provenance:

@@ -130,6 +130,7 @@ def view_match(probe: ViewProbe, found: ReferenceSet | None, numbers: Numbers) -
         deviation=compared.scalar if compared else None,
         deviation_map=compared.cells if compared else None,
         aligned=compared.aligned if compared else None,
+        placing={"placed": compared.placed, "off_frame": compared.off_frame} if compared else {},
         nearness=_nearness(compared, found),
         role_similarity=numbers.roles,
         reference_count=found.genuine_count,

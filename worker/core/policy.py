@@ -34,6 +34,7 @@ class QualityLimits:
     max_brightness: float = 1.0
     max_clipped: float = 1.0
     max_glare: float = 1.0
+    min_placed: float = 0.0  # see core.alignment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from worker.core.policy import QualityLimits
 
 WRONG_ROLE_MARGIN = 0.1  # cosine by which another role's references must be nearer than the view's own
 WRONG_ROLE_LEAST = 0.6  # a forged view is near to nothing; one of another role is near to that role's references
+LOST_SHARE = 0.45  # of what a view must place: below, it shows something else, however it is framed
 DUPLICATE_BITS = 3  # perceptual hashes that differ in at most so many bits of 64 are one photograph
 
 
@@ -29,9 +30,10 @@ def quality_issues(matches: Sequence[ViewMatch], limits: QualityLimits) -> dict[
 
 
 def _of_one(match: ViewMatch, limits: QualityLimits) -> list[Reason]:
-    view, measures = match.probe.view, match.probe.quality
+    view, measures = match.probe.view, {**match.probe.quality, **match.placing}
     found = [_blurred(view, measures, limits), _exposed(view, measures, limits), _glare(view, measures, limits)]
-    return [reason for reason in (*found, _wrong_role(match)) if reason is not None]
+    found.append(_wrong_role(match) or _misframed(view, measures, limits))
+    return [reason for reason in found if reason is not None]
 
 
 def _blurred(view: str, measures: Mapping[str, float], limits: QualityLimits) -> Reason | None:
@@ -61,6 +63,20 @@ def _glare(view: str, measures: Mapping[str, float], limits: QualityLimits) -> R
         return None
     detail = f"glare covers {glare:.1%}, at most {limits.max_glare:.1%} may be: move the light"
     return Reason(code=ReasonCode.VIEW_GLARE, view=view, detail=detail)
+
+
+def _misframed(view: str, measures: Mapping[str, float], limits: QualityLimits) -> Reason | None:
+    """Few places found again says as much of a forgery; another section than the references show does not."""
+    placed = measures.get("placed")
+    if placed is None or placed >= limits.min_placed:
+        return None
+    if measures.get("off_frame", 0.0) < 1 and placed >= LOST_SHARE * limits.min_placed:
+        return None
+    detail = (
+        f"{placed:.0%} of its places are found in order in the references, {limits.min_placed:.0%} are needed: "
+        "it shows another section or part; take all of the part, from as near as they were, or correct the view's name"
+    )
+    return Reason(code=ReasonCode.VIEW_MISFRAMED, view=view, detail=detail)
 
 
 def _wrong_role(match: ViewMatch) -> Reason | None:
