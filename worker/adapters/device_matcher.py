@@ -8,7 +8,7 @@ NumpyMatcher would: slower, and the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from engines.gpu.search import NEEDS, NearestKernels
 from schemas.job import AuthenticationJob
 from worker.adapters.device_gallery import Card, DeviceGallery, Key, Numbered, Placed, Wanted
 from worker.adapters.encoder import EXIT_ENGINE
+from worker.core.alignment import align
 from worker.core.deviation import Deviation, mask_of
 from worker.core.evidence import ViewMatch, ViewProbe
 from worker.core.gallery import GallerySnapshot, ReferenceSet, ViewIndex
@@ -43,6 +44,7 @@ from worker.errors import Fatal
 
 SEARCH_FROM_ROWS: Final = 16_384  # a gallery of that many is searched by tensor cores, a smaller one read whole
 SCRATCH_BYTES: Final = 2 << 30  # for the kernels' own buffers and what the engines' still grow by
+DEPARTS: Final = 2.5  # deviation from which it is asked whether a view shows another section; honest ones lie below
 T = TypeVar("T")
 Floats = NDArray[np.float32]
 
@@ -191,7 +193,7 @@ class DeviceMatcher:
         ]
         found = iter(self._kernels.deviations.run(comparisons) if comparisons else [])
         return [
-            _deviation(next(found)) if place.patches else _on_host(view)
+            _deviation(next(found), view) if place.patches else _on_host(view)
             for view, place in zip(views, placed, strict=True)
         ]
 
@@ -260,10 +262,17 @@ def _mask(view: _View) -> NDArray[np.bool_]:
     return mask_of(view.probe.patch_grid, masked_of(view.job, view.probe.view, view.gallery))
 
 
-def _deviation(found: Deviations) -> Deviation | None:
+def _deviation(found: Deviations, view: _View) -> Deviation | None:
+    """The kernels do not say how the view lies over its references: of those that depart the host looks."""
     if not found.finite:
         return None
-    return Deviation(cells=found.cells, scalar=found.scalar, aligned=found.aligned, mean_distance=found.mean_distance)
+    compared = Deviation(
+        cells=found.cells, scalar=found.scalar, aligned=found.aligned, mean_distance=found.mean_distance
+    )
+    if (found.aligned and found.scalar < DEPARTS) or view.found is None:
+        return compared
+    lies = align(view.probe.patches, view.found.patches, view.found.patch_grid)
+    return replace(compared, placed=lies.placed, off_frame=lies.off_frame)
 
 
 def _on_host(view: _View) -> Deviation | None:

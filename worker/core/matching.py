@@ -130,7 +130,7 @@ def view_match(probe: ViewProbe, found: ReferenceSet | None, numbers: Numbers) -
         deviation=compared.scalar if compared else None,
         deviation_map=compared.cells if compared else None,
         aligned=compared.aligned if compared else None,
-        placing={"placed": compared.placed, "off_frame": compared.off_frame} if compared else {},
+        placing=_placing(compared),
         nearness=_nearness(compared, found),
         role_similarity=numbers.roles,
         reference_count=found.genuine_count,
@@ -180,6 +180,12 @@ def deviation_of(probe: ViewProbe, found: ReferenceSet, masked: Sequence[Rectang
     if not same_patches(probe, found) or not np.isfinite(probe.patches).all():
         return None
     return deviation(probe.patches, found.patches, found.patch_grid, found.spread, masked)
+
+
+def _placing(compared: Deviation | None) -> dict[str, float]:
+    if compared is None or compared.placed is None:
+        return {}
+    return {"placed": compared.placed, "off_frame": compared.off_frame}
 
 
 def _nearness(compared: Deviation | None, found: ReferenceSet) -> float | None:
