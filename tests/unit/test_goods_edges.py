@@ -184,8 +184,9 @@ def test_a_forgery_moves_an_edge_that_shows(family: str, capsys: pytest.CaptureF
         for view in FAMILIES[family].views:
             own = [one for at, one in rows if at == view]
             shift, ratio = [one.moved_px for one in own], [one.moved_px / max(one.spread_px, 1e-9) for one in own]
-            print(
-                f"\n{family:16} {view:10} {sorted({one.what for one in own})[0]:26} moved, px: least {min(shift):5.2f}, "
+            what = sorted({one.what for one in own})[0]
+            print(  # noqa: T201
+                f"\n{family:16} {view:10} {what:26} moved, px: least {min(shift):5.2f}, "
                 f"median {np.median(shift):5.2f}; over the genuine spread: least {min(ratio):5.1f} times",
                 end="",
             )
@@ -203,7 +204,7 @@ def test_a_forged_dye_lies_outside_of_what_lamps_do(capsys: pytest.CaptureFixtur
         found.append((turned(hue_deg(forged), hue_deg(plain)), spread_deg))
     ratios = [shift / spread_deg for shift, spread_deg in found]
     with capsys.disabled():
-        print(
+        print(  # noqa: T201
             f"\nhue: turned, degrees: least {min(s for s, _ in found):.1f}; over the genuine spread: least "
             f"{min(ratios):.1f} times, median {np.median(ratios):.1f}"
         )
