@@ -256,7 +256,7 @@ def test_a_stored_view_decides_as_the_photograph_did(place: Place) -> None:
     (anew,) = with_stored(NumpyMatcher().match(asked, [stored.probe], gallery), [stored])
     assert anew.similarity == pytest.approx(match.similarity, abs=1e-3)
     assert (anew.deviation, anew.aligned, anew.probe.engine) == (match.deviation, match.aligned, match.probe.engine)
-    assert (anew.probe.phash, dict(anew.probe.quality)) == (match.probe.phash, dict(match.probe.quality))
+    assert (anew.probe.phash, anew.probe.quality) == (match.probe.phash, {**match.probe.quality, **match.placing})
     assert match.deviation_map is not None and anew.deviation_map is not None
     assert deviation_grid(anew.deviation_map) == deviation_grid(match.deviation_map)
     assert attention_grid(anew.probe.attention) == attention_grid(match.probe.attention)
