@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from pgvector import HalfVector
 from sqlalchemy import Engine, text
 
 from devstack import Devstack
@@ -88,11 +87,8 @@ def fill(database: Engine, rng: np.random.Generator, hashes: int) -> list[ViewPr
                 for row, p in zip(rows, probes, strict=True)
             ]
             copy(connection, probe_images, images)
-            vectors = [
-                {**row, "space": "bench", "embedding": HalfVector(p.embedding)}
-                for row, p in zip(rows, probes, strict=True)
-            ]
-            copy(connection, probe_embeddings, vectors)
+            vectors = [{**row, "space": "bench", "embedding": p.embedding} for row, p in zip(rows, probes, strict=True)]
+            connection.execute(probe_embeddings.insert(), vectors)
         kept += probes[:: max(1, len(probes) // 200)]
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ANALYZE assay.probe_images, assay.probe_embeddings"))
