@@ -1,12 +1,11 @@
-"""Named, deterministic rewrites of a float or Q/DQ graph for a GPU's builder. Each keeps what the graph computes, up to
-the precision it names; engines.gpu and the benchmarks race their combinations.
+"""More ways to give a graph to a GPU's builder than engines.gpu.rewrite has, to be raced against them: FP8, one range
+for what meets in an addition, constant shapes. Each keeps what the graph computes, up to the precision it names.
 
 The graphs here are plain (engines.importing_graph): constants are initializers, input 0 is `images` [N,C,S,S].
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,37 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper, shape_inference, version_converter
 
+from engines.gpu.rewrite import DeviceGraph, Recipe, device_graphs
 from engines.importing_graph import pruned, refill
+from engines.manifest import sha256_hex
 from engines.quantize import QuantPlan
 
 HALF_SCALES_OPSET: Final = 19  # Q/DQ take float16 scales, and FP8, from here on
 FP8_LARGEST: Final = 448.0
-_HALF_LARGEST: Final = 65_504.0
-_SPATIAL: Final = frozenset({"Conv", "LayerNormalization", "GlobalAveragePool", "MaxPool"})
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceGraph:
-    """What a builder is given. `rewrites` names what was done, in order; `input_kind` is the type of `images`."""
-
-    model: ModelProto
-    rewrites: tuple[str, ...]
-
-    @property
-    def input_kind(self) -> int:
-        return int(self.model.graph.input[0].type.tensor_type.elem_type)
-
-    @property
-    def channels(self) -> int:
-        return int(self.model.graph.input[0].type.tensor_type.shape.dim[1].dim_value)
-
-
-def device_graph(model: ModelProto, rewrites: Sequence[str], outputs: Sequence[str] = ()) -> DeviceGraph:
-    """Apply rewrites by name, after leaving only `outputs` (empty: all). Raises KeyError for a name that is none."""
+def device_graph(model: ModelProto, recipe: Recipe, outputs: Sequence[str] = ()) -> DeviceGraph:
+    """The rewrite of that name, of what `outputs` need (empty: all). Raises ValueError where it is not possible."""
     made = only_outputs(model, outputs) if outputs else model
-    for name in rewrites:
-        made = REWRITES[name](made)
-    return DeviceGraph(model=made, rewrites=tuple(rewrites))
+    content: bytes = made.SerializeToString()
+    if recipe == "signed":
+        channels = int(made.graph.input[0].type.tensor_type.shape.dim[1].dim_value)
+        return DeviceGraph(recipe="signed", model=content, digest=sha256_hex(content), channels=channels)
+    for graph in device_graphs(content):
+        if graph.recipe == recipe:
+            return graph
+    raise ValueError(f"the graph has no rewrite {recipe}")
 
 
 def only_outputs(model: ModelProto, names: Sequence[str]) -> ModelProto:
@@ -68,31 +56,6 @@ def four_channels(model: ModelProto) -> ModelProto:
     dim.dim_value = 4
     del made.graph.value_info[:]
     return made
-
-
-def byte_input(model: ModelProto) -> ModelProto:
-    """`images` as the INT8 levels that the graph would make of it first: what stands before fills them. Raises
-    ValueError where the graph does not quantise its input."""
-    made = _copy(model)
-    quantize = next((n for n in made.graph.node if n.op_type == "QuantizeLinear" and n.input[0] == "images"), None)
-    if quantize is None or any("images" in n.input for n in made.graph.node if n is not quantize):
-        raise ValueError("the graph does not quantise its input, or reads it elsewhere too")
-    for node in made.graph.node:
-        node.input[:] = ["images" if i == quantize.output[0] else i for i in node.input]
-    made.graph.node.remove(quantize)
-    made.graph.input[0].type.tensor_type.elem_type = TensorProto.INT8
-    del made.graph.value_info[:]
-    checker.check_model(made)
-    return made
-
-
-def input_scale(model: ModelProto) -> float | None:
-    """The scale of the levels that the graph makes of `images`, None where it makes none."""
-    stored = {i.name: i for i in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[0] == "images":
-            return float(numpy_helper.to_array(stored[node.input[1]]))
-    return None
 
 
 def fixed_shapes(model: ModelProto) -> ModelProto:
@@ -123,120 +86,8 @@ def _constant_shape(dims: Iterable[Any]) -> NDArray[np.int64] | None:
     return np.array([0, *sizes[1:]], np.int64)
 
 
-def half(model: ModelProto) -> ModelProto:
-    """FP16 wherever the graph is not integer, `images` too, but for the tail behind the last layer, where lengths and
-    sums would overflow: outputs stay FP32. For builders that take types as they are written."""
-    made = version_converter.convert_version(model, HALF_SCALES_OPSET) if _opset(model) < HALF_SCALES_OPSET else model
-    return _Halving(_copy(made)).model()
-
-
 def _opset(model: ModelProto) -> int:
     return next(int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx"))
-
-
-class _Halving:
-    """One graph on its way to FP16."""
-
-    def __init__(self, model: ModelProto) -> None:
-        self._model = model
-        self._nodes = list(model.graph.node)
-        self._stored = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
-        self._fold_casts()
-        self._tail = self._behind_the_last_layer()
-        self._floats = self._float_tensors()
-
-    def model(self) -> ModelProto:
-        nodes: list[Any] = []
-        made: set[str] = set()
-        for node in self._nodes:
-            if node.name in self._tail:
-                nodes += self._with_casts(node, made)
-            nodes.append(node)
-        refill(self._model.graph.node, nodes)
-        refill(self._model.graph.initializer, [numpy_helper.from_array(a, n) for n, a in self._halved().items()])
-        given = self._model.graph.input[0].type.tensor_type
-        if given.elem_type == TensorProto.FLOAT:
-            given.elem_type = TensorProto.FLOAT16
-        del self._model.graph.value_info[:]
-        checker.check_model(self._model)
-        return self._model
-
-    def _fold_casts(self) -> None:
-        """Tables that were stored as FP16 and cast back need no cast."""
-        kept = []
-        for node in self._nodes:
-            if node.op_type == "Cast" and node.input[0] in self._stored:
-                self._stored[node.output[0]] = self._stored[node.input[0]].astype(np.float32)
-            else:
-                kept.append(node)
-        self._nodes = kept
-
-    def _behind_the_last_layer(self) -> set[str]:
-        """Nodes that no layer comes after."""
-        pooled = self._behind_a_pool()
-        stored = self._stored.keys() | {n.output[0] for n in self._nodes if n.op_type == "DequantizeLinear"}
-        before: set[str] = set()  # tensors that a layer depends on
-        tail = set()
-        for node in reversed(self._nodes):
-            linear = node.op_type == "Gemm" or (node.op_type == "MatMul" and node.input[1] in stored)
-            layer = node.op_type in _SPATIAL or (linear and node.name not in pooled)
-            if layer or any(o in before for o in node.output):
-                before.update(node.input)
-            else:
-                tail.add(node.name)
-        return tail
-
-    def _behind_a_pool(self) -> set[str]:
-        """Nodes behind global pooling: a linear layer there is a head, of one vector an image."""
-        made: set[str] = set()
-        found = set()
-        for node in self._nodes:
-            if node.op_type == "GlobalAveragePool" or made.intersection(node.input):
-                made.update(node.output)
-                found.add(node.name)
-        return found
-
-    def _float_tensors(self) -> set[str]:
-        inferred = shape_inference.infer_shapes(self._model).graph
-        known = (*inferred.value_info, *inferred.output, *inferred.input)
-        return {v.name for v in known if v.type.tensor_type.elem_type == TensorProto.FLOAT}
-
-    def _with_casts(self, node: Any, made: set[str]) -> list[Any]:
-        """The casts that a node of the tail needs and nobody made yet; it reads what they give."""
-        makers = {o: n.name for n in self._nodes for o in n.output}
-        casts = []
-        for place, tensor in enumerate(node.input):
-            if tensor in self._stored:
-                if self._stored[tensor].dtype == np.float32:
-                    self._stored[f"{tensor}/fp32"] = self._stored[tensor]
-                    node.input[place] = f"{tensor}/fp32"
-            elif tensor in self._floats and makers.get(tensor) not in self._tail:
-                node.input[place] = f"{tensor}/fp32"
-                if tensor not in made:
-                    made.add(tensor)
-                    name = f"{tensor}/to_fp32"
-                    casts.append(
-                        helper.make_node("Cast", [tensor], [f"{tensor}/fp32"], name=name, to=TensorProto.FLOAT)
-                    )
-        return casts
-
-    def _halved(self) -> dict[str, NDArray[Any]]:
-        read = {i for n in self._nodes for i in n.input}
-        return {
-            name: array.clip(-_HALF_LARGEST, _HALF_LARGEST).astype(np.float16)
-            if array.dtype == np.float32 and not name.endswith("/fp32")
-            else array
-            for name, array in self._stored.items()
-            if name in read
-        }
-
-
-REWRITES: Final = {
-    "fixed-shapes": fixed_shapes,
-    "four-channels": four_channels,
-    "int8-input": byte_input,
-    "fp16": half,
-}
 
 
 def fp8_linears(model: ModelProto, plan: QuantPlan, thresholds: Mapping[str, float]) -> ModelProto:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from benchmarks.gpu.engine_race import RESIDUAL, TRANSFORMER, Recipe
+from benchmarks.gpu.entries import Entry, entries_of
 from benchmarks.gpu.executing import Engine, OrtEngine, Spec, TrtBuilder
 from benchmarks.gpu.networks import FAMILIES, MEAN, STD, Family
 from benchmarks.gpu.record import Section, record_path
@@ -176,9 +176,9 @@ def _quantised(
     return made, {**told, "INT8 graph": hashlib.sha256(made.SerializeToString(deterministic=True)).hexdigest()}
 
 
-def _recipe(section: Section, family: Family) -> Recipe:
+def _recipe(section: Section, family: Family) -> Entry:
     """What won the race, as its record has it; else the one that is expected to."""
-    known = RESIDUAL if family.recipe == "residual" else TRANSFORMER
+    known = entries_of(family.recipe)
     for name in (f"engines-{family.name}", "engines-vit"):
         path = record_path(section.folder, name)
         final = json.loads(path.read_text())["facts"].get("final best") if path.exists() and not section.dry else None
@@ -187,9 +187,9 @@ def _recipe(section: Section, family: Family) -> Recipe:
     return known[1]
 
 
-def _built(section: Section, family: Family, model: Any) -> tuple[Engine, Recipe]:
+def _built(section: Section, family: Family, model: Any) -> tuple[Engine, Entry]:
     recipe = _recipe(section, family)
-    graph = recipes.device_graph(model, recipe.rewrites, ("embedding",))
+    graph = recipe.graph(model, ("embedding",))
     spec = Spec(graph=graph, batches=(1, BATCH, BATCH), typing=recipe.typing, effort=1)
     return (OrtEngine(spec) if section.dry else TrtBuilder(section.folder / "timing.cache")(spec)), recipe
 

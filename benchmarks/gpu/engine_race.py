@@ -9,13 +9,12 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
-import onnx
 
 from benchmarks.gpu.children import Child
-from benchmarks.gpu.executing import Build, Engine, OrtEngine, Spec, TrtBuilder, Typing
+from benchmarks.gpu.entries import Entry, entries_of, kept
+from benchmarks.gpu.executing import Build, Engine, OrtEngine, Spec, TrtBuilder
 from benchmarks.gpu.networks import FAMILIES, Family
 from benchmarks.gpu.record import Section
-from engines.recipes import device_graph
 
 RACE_BATCH: Final = 256
 PARITY: Final = {
@@ -26,47 +25,11 @@ PARITY: Final = {
 FINAL_EFFORT: Final = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """A graph file, rewrites in order, and who chooses types."""
-
-    name: str
-    source: str
-    rewrites: tuple[str, ...]
-    typing: Typing = "strong"
-
-    @property
-    def precision(self) -> str:
-        return "fp16" if self.source == "fp32" else self.source.partition("-")[0]
-
-
-_FOUR: Final = ("four-channels",)
-_BYTES: Final = ("four-channels", "int8-input")
-
-RESIDUAL: Final = (
-    Recipe(name="fp16", source="fp32", rewrites=("fp16",)),
-    Recipe(name="int8, pixels by fours, int8 input, rest fp16", source="int8", rewrites=(*_BYTES, "fp16")),
-    Recipe(name="int8, pixels by fours, types left to the builder", source="int8", rewrites=_FOUR, typing="weak"),
-    Recipe(name="int8, pixels by fours, int8 input", source="int8", rewrites=_BYTES),
-    Recipe(name="int8, pixels by fours, rest fp16", source="int8", rewrites=(*_FOUR, "fp16")),
-    Recipe(name="int8, equal shortcuts, int8 input, rest fp16", source="int8-equal", rewrites=(*_BYTES, "fp16")),
-    Recipe(name="int8 as it is", source="int8", rewrites=()),
-    Recipe(name="fp16, types left to the builder", source="fp32", rewrites=(), typing="weak"),
-)
-TRANSFORMER: Final = (
-    Recipe(name="fp16", source="fp32", rewrites=("fp16",)),
-    Recipe(name="int8 linears, rest fp16", source="int8", rewrites=("fp16",)),
-    Recipe(name="fp8 linears, rest fp16", source="fp8", rewrites=("fp16",)),
-    Recipe(name="int8 linears, types left to the builder", source="int8", rewrites=(), typing="weak"),
-    Recipe(name="fp16, types left to the builder", source="fp32", rewrites=(), typing="weak"),
-)
-
-
 @dataclass(slots=True, kw_only=True)
 class Raced:
     """One recipe's figures: images a second, seconds to build, lowest cosine to FP32."""
 
-    recipe: Recipe
+    recipe: Entry
     images_per_s: float
     build_s: float
     plan_mb: float
@@ -96,12 +59,12 @@ class EngineRace:
         return TrtBuilder(self.section.folder / "timing.cache")
 
     @property
-    def recipes(self) -> tuple[Recipe, ...]:
-        return RESIDUAL if self.family.recipe == "residual" else TRANSFORMER
+    def entries(self) -> tuple[Entry, ...]:
+        return entries_of(self.family.recipe)
 
     def run(self) -> None:
         self.beside_each_other()
-        for recipe in self.recipes:
+        for recipe in self.entries:
             self.section.step(f"race: {recipe.name}", 25, partial(self.race, recipe))
         self.compare()
         for kind in ("best", "fp16"):
@@ -143,7 +106,7 @@ class EngineRace:
             self.section.find("G19-size", share)
         return told
 
-    def race(self, recipe: Recipe) -> dict[str, float]:
+    def race(self, recipe: Entry) -> dict[str, float]:
         """Build with little effort for the race's batch, check against FP32, and time."""
         spec = self._spec(recipe, (self.race_batch, self.race_batch, self.race_batch), effort=1)
         engine = self.build(spec)
@@ -173,7 +136,7 @@ class EngineRace:
         self.section.fact(f"final {kind}", told)
         return told
 
-    def _timed(self, engine: Engine, recipe: Recipe) -> dict[str, object]:
+    def _timed(self, engine: Engine, recipe: Entry) -> dict[str, object]:
         told: dict[str, object] = {
             "recipe": recipe.name,
             "build_s": round(engine.build_s, 1),
@@ -193,7 +156,7 @@ class EngineRace:
         recipe = self._chosen("best")
         rates: dict[str, float] = {}
         for name, outputs in (("embedding", ("embedding",)), ("three", ())):
-            graph = device_graph(self._source(recipe), recipe.rewrites, outputs)
+            graph = kept(self.folder, recipe, outputs)
             batches = (self.race_batch, self.race_batch, self.race_batch)
             engine = self.build(Spec(graph=graph, batches=batches, typing=recipe.typing, effort=2))
             rates[name] = round(engine.images_per_s(self.race_batch, contexts=2))
@@ -231,19 +194,16 @@ class EngineRace:
         rates = [*final["img/s"].values(), *final["img/s, two contexts"].values(), raced]
         return float(max(rates))
 
-    def _chosen(self, kind: str) -> Recipe:
+    def _chosen(self, kind: str) -> Entry:
         """Raises ValueError where none of that kind ran and kept its parity."""
         fit = [r for r in self.raced if r.fit and (r.recipe.precision == "fp16") is (kind == "fp16")]
         if not fit:
             raise ValueError(f"no recipe of kind {kind} ran and held its parity")
         return max(fit, key=lambda r: r.images_per_s).recipe
 
-    def _spec(self, recipe: Recipe, batches: tuple[int, int, int], *, effort: int) -> Spec:
-        graph = device_graph(self._source(recipe), recipe.rewrites, ("embedding",))
+    def _spec(self, recipe: Entry, batches: tuple[int, int, int], *, effort: int) -> Spec:
+        graph = kept(self.folder, recipe, ("embedding",))
         return Spec(graph=graph, batches=batches, typing=recipe.typing, effort=effort)
-
-    def _source(self, recipe: Recipe) -> Any:
-        return onnx.load(self.folder / f"{recipe.source}.onnx")
 
     def _cosine(self, engine: Engine, batch: int) -> float:
         """Lowest over the reference images; they are repeated to fill the batch."""

@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import ModelProto, TensorProto
 
-from engines import recipes
-from engines.recipes import DeviceGraph
+from benchmarks.gpu.entries import Typing
+from engines.gpu.rewrite import DeviceGraph
 
-Typing = Literal["strong", "weak"]
 REPEATS: Final = 5
 TIMED_S: Final = 0.15  # of one repeat, at least
 
@@ -50,14 +49,15 @@ def device_images(graph: DeviceGraph, images: NDArray[np.float32]) -> NDArray[An
     padded = images
     if graph.channels == 4:
         padded = np.concatenate([images, np.zeros_like(images[:, :1])], axis=1)
-    if graph.input_kind == TensorProto.FLOAT16:
-        return padded.astype(np.float16)
-    if graph.input_kind == TensorProto.INT8:
-        scale = recipes.input_scale(graph.model)
-        assert scale is not None
-        levels = np.clip(np.rint(padded / scale), -128, 127).astype(np.int8)
+    if graph.input_scale is not None:
+        levels = np.clip(np.rint(padded / graph.input_scale), -128, 127).astype(np.int8)
         return np.ascontiguousarray(levels.transpose(0, 2, 3, 1))
-    return padded
+    return padded if input_kind(graph) == TensorProto.FLOAT else padded.astype(np.float16)
+
+
+def input_kind(graph: DeviceGraph) -> int:
+    """The ONNX type of `images`."""
+    return int(ModelProto.FromString(graph.model).graph.input[0].type.tensor_type.elem_type)
 
 
 class OrtEngine:
@@ -67,7 +67,7 @@ class OrtEngine:
         import onnxruntime
 
         began = time.monotonic()
-        content = spec.graph.model.SerializeToString()
+        content = spec.graph.model
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if b"/fp8" in content:  # its fusions know no FP8
@@ -91,11 +91,10 @@ class OrtEngine:
 
     def _taken(self, images: NDArray[np.float32]) -> NDArray[Any]:
         made = device_images(self._graph, images)
-        return made.transpose(0, 3, 1, 2) if self._graph.input_kind == TensorProto.INT8 else made
+        return made if self._graph.input_scale is None else made.transpose(0, 3, 1, 2)
 
     def _side(self) -> Sequence[int]:
-        dims = self._graph.model.graph.input[0].type.tensor_type.shape.dim
-        return [int(d.dim_value) for d in dims[2:]]
+        return [int(side) for side in self._session.get_inputs()[0].shape[2:]]
 
 
 class TrtBuilder:
@@ -120,7 +119,7 @@ class TrtBuilder:
         builder = trt.Builder(self._logger)
         network = builder.create_network(self._flags(spec))
         parser = trt.OnnxParser(network, self._logger)
-        if not parser.parse(spec.graph.model.SerializeToString()):
+        if not parser.parse(spec.graph.model):
             raise RuntimeError("; ".join(str(parser.get_error(n)) for n in range(parser.num_errors)))
         config = builder.create_builder_config()
         config.builder_optimization_level = spec.effort
@@ -149,7 +148,7 @@ class TrtBuilder:
 
     def _type_input(self, network: Any, spec: Spec) -> None:
         given = network.get_input(0)
-        if spec.graph.input_kind == TensorProto.INT8:
+        if spec.graph.input_scale is not None:
             given.allowed_formats = 1 << int(self._trt.TensorFormat.CHW4)
         elif spec.typing == "weak":
             given.dtype = self._trt.float16

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from benchmarks.gpu.photographs import USUAL
 from benchmarks.gpu.record import Section, record_path
 from benchmarks.gpu.serving import Deployed, Load, deployed, load_of, serving_of
 from benchmarks.open_loop import Due, Leg, job_id_of, run_plan, schedule
-from demo.stand import WorkerProcess
+from demo.stand import ASSAY_WORKER, WorkerProcess
 from schemas.job import AuthenticationJob
 from worker.adapters.kafka_follower import KafkaFollower
 
@@ -28,7 +28,7 @@ LEG_S: Final = 8.0
 ALONE: Final = 60
 COLD_STARTS: Final = 3
 PERCENTILES: Final = (50, 95, 99)
-CPU_DECODE: Final = {"ASSAY_ENGINES__DECODE": "cpu"}
+CPU_DECODE: Final = ("-m", "benchmarks.gpu.cpu_decode_worker")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,7 +96,7 @@ def latency_section(section: Section) -> None:
 def _measured(latency: Latency) -> None:
     section = latency.section
     most = section.step("the most", 15, latency.most) or 0.0
-    with _worker(latency.place, {}):
+    with _worker(latency.place):
         alone = section.step("one at a time", 20, partial(latency.alone, "one at a time"))
         for share in SHARES:
             found = section.step(f"load {share:.0%}", 15, partial(latency.under_load, most, share))
@@ -120,8 +120,9 @@ def _by_cpu(latency: Latency) -> dict[str, float]:
 
 
 @contextmanager
-def _worker(place: Deployed, settings: Mapping[str, str]) -> Iterator[WorkerProcess]:
-    worker = place.stand.worker("bench-0", **settings)
+def _worker(place: Deployed, python: Sequence[str] = ASSAY_WORKER) -> Iterator[WorkerProcess]:
+    environment = {**place.stand.environment, "ASSAY_KAFKA__INSTANCE": "bench-0"}
+    worker = WorkerProcess.start(environment, place.stand.folder / "bench-0.log", python)
     try:
         worker.wait_ready()
         yield worker

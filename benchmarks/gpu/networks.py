@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from benchmarks.gpu.entries import keep_all
 from engines import recipes
 from engines.architectures import architecture_of, seeded_weights
 from engines.calibration import observe, thresholds
@@ -129,6 +130,7 @@ def prepare(family: Family, size: int, folder: Path) -> dict[str, object]:
         (folder / f"{name}.onnx").write_bytes(content)
         told[f"{name}_bytes"] = len(content)
     np.savez(folder / "reference.npz", images=images, embedding=reference(exact, images))
+    keep_all(folder, family.recipe)
     return {**told, "seconds": round(time.monotonic() - began, 1)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from worker.items import Item
 from worker.settings import Settings, load_settings
 
 DEMO: Final = "resnet18"
+TRIED: Final = "BENCH_SETTINGS"  # "ASSAY_ENGINES__GPU_SLOTS=4 ...": what is tried in one run
 LOOSE: Final = ("--alpha-accept", "0.3", "--alpha-reject", "0.3")
 
 
@@ -59,6 +61,7 @@ class Serving:
             "ASSAY_OBSERVE__LOG_LEVEL": "info",
             **LOADED,
             **self.extra,
+            **dict(pair.split("=", 1) for pair in os.environ.get(TRIED, "").split()),
         }
 
 

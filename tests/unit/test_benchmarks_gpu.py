@@ -102,7 +102,7 @@ def test_a_jpeg_has_the_weight_that_was_asked_for(bits: float) -> None:
 
 def test_images_take_the_form_that_a_graph_asks_for() -> None:
     architecture = architecture_of("resnet18", 64)
-    graph = device_graph(architecture.build(seeded_weights(architecture, 1)), ("four-channels", "fp16"))
+    graph = device_graph(architecture.build(seeded_weights(architecture, 1)), "half")
     made = device_images(graph, np.ones((2, 3, 64, 64), np.float32))
     assert made.shape == (2, 4, 64, 64)
     assert made.dtype == np.float16
