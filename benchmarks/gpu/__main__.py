@@ -58,6 +58,18 @@ def _accuracy(section: Section) -> None:
     accuracy_section(section)
 
 
+def _gallery(section: Section) -> None:
+    from benchmarks.gpu.gallery import gallery_section
+
+    gallery_section(section)
+
+
+def _transactions(section: Section) -> None:
+    from benchmarks.gpu.exactly_once import transactions_section
+
+    transactions_section(section)
+
+
 def _gpus(section: Section) -> None:
     from benchmarks.gpu.scaling import gpus_section
 
@@ -71,6 +83,8 @@ SECTIONS: Final[dict[str, tuple[float, Callable[[Section], None]]]] = {
     "decode": (120.0, _decode),
     "engines-vit": (400.0, _engines("vit_b16", "tiny_vit")),
     "latency": (240.0, _latency),
+    "gallery": (120.0, _gallery),
+    "transactions": (120.0, _transactions),
     "accuracy": (530.0, _accuracy),
     "gpus": (300.0, _gpus),
 }

@@ -77,7 +77,7 @@ def _noise(data: Path, kind: Kind, skus: int) -> int:
     for place in range(len(pixels)):
         pixels[place] = rng.integers(0, 256, (1, 14, 14, 3), np.uint8).repeat(32, 1).repeat(32, 2)
     masks[:] = 0
-    save_index(data, kind, skus, list(range(skus)), [["", ""]] * (skus * VIEWS_A_SKU))
+    save_index(data, kind, skus, list(range(skus)), [["", ""]] * (skus * VIEWS_A_SKU), complete=True)
     return skus
 
 
@@ -86,12 +86,13 @@ def _family(section: Section, family: Family, data: Path, budget_s: float) -> di
     import torch
 
     from benchmarks.gpu.training import embedded, squares, trained
-    from demo.train.fit import resident
+    from demo.train.store import Store
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     train, test = load(data, "train"), load(data, "eval")
     until_s = monotonic() + TRAIN_SHARE[family.name] * budget_s
-    store = resident(train, device)
+    store = Store(data, device)
+    store.follow().join()
     network, run = trained(family, store, groups=2 if section.dry else 28, until_s=until_s, device=device)
     del store
     pixels = squares(

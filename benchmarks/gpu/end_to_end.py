@@ -127,6 +127,7 @@ class EndToEnd:
         family = "demo_resnet18" if self.engine == DEMO else self.engine
         arguments = [way, family, "--bootstrap", self.addresses.kafka_bootstrap, "--topic", kafka.topics.jobs]
         arguments += ["--root", str(self.files), "--out", str(out), "--seconds", "2" if self.section.dry else "8"]
+        arguments += ["--batch", "12"] if self.section.dry else []
         Child.started("benchmarks.gpu.rival_consumer", arguments, out.with_suffix(".log")).wait(120)
         rate = float(json.loads(out.read_text())["jobs_per_s"])
         self.section.fact(f"{self.engine} rival {way}, jobs/s", rate)

@@ -58,8 +58,9 @@ def squares_by_nvjpeg(size: int, device: Any) -> Callable[[Sequence[bytes]], Pix
     def made(blobs: Sequence[bytes]) -> Pixels:
         files = [torch.frombuffer(bytearray(blob), dtype=torch.uint8) for blob in blobs]
         decoded = torchvision.io.decode_jpeg(files, mode=torchvision.io.ImageReadMode.RGB, device=device)
+        kind = torch.float16 if device.type == "cuda" else torch.float32
         wanted = dict(size=(size, size), mode="bilinear", antialias=True)
-        return torch.cat([torch.nn.functional.interpolate(d[None].half(), **wanted) for d in decoded])
+        return torch.cat([torch.nn.functional.interpolate(d[None].to(kind), **wanted) for d in decoded])
 
     return made
 
@@ -95,7 +96,8 @@ def embedder(family: Family, size: int, device: Any, batch: int) -> Callable[[Pi
 class SimpleConsumer:
     """Polls jobs, embeds their photographs batch by batch, sends the embeddings, commits."""
 
-    def __init__(self, bootstrap: str, topic: str, group: str, root: Path) -> None:
+    def __init__(self, bootstrap: str, topic: str, group: str, root: Path, batch: int = BATCH) -> None:
+        self._most = batch
         read = {"group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False}
         more = {"queued.max.messages.kbytes": 1_000_000, "fetch.queue.backoff.ms": 5}
         self._consumer = Consumer({"bootstrap.servers": bootstrap, "isolation.level": "read_committed", **read, **more})
@@ -131,8 +133,8 @@ class SimpleConsumer:
     def _batch(self) -> list[tuple[bytes, list[bytes]]]:
         found: list[tuple[bytes, list[bytes]]] = []
         views, silent_s = 0, time.monotonic()
-        while views + 6 <= BATCH and time.monotonic() - silent_s < (SILENCE_S if not found else 0.2):
-            for message in self._consumer.consume((BATCH - views) // 6, 0.1):
+        while views + 6 <= self._most and time.monotonic() - silent_s < (SILENCE_S if not found else 0.2):
+            for message in self._consumer.consume((self._most - views) // 6, 0.1):
                 if message.error() is None:
                     found.append((message.key(), self._views(message)))
                     views += len(found[-1][1])
@@ -168,14 +170,16 @@ def main() -> None:
     for name in ("bootstrap", "topic", "root", "out"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--batch", type=int, default=BATCH, help="photographs")
     given = parser.parse_args()
     family = FAMILIES[given.family]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
         pillow = given.way == "pillow"
         made = squares_by_pillow(pool, family.size, device) if pillow else squares_by_nvjpeg(family.size, device)
-        embed = embedder(family, family.size, device, BATCH)
-        consumer = SimpleConsumer(given.bootstrap, given.topic, f"rival-{given.way}-{time.time_ns()}", Path(given.root))
+        embed = embedder(family, family.size, device, given.batch)
+        group = f"rival-{given.way}-{time.time_ns()}"
+        consumer = SimpleConsumer(given.bootstrap, given.topic, group, Path(given.root), given.batch)
         rate = consumer.run(made, embed, given.seconds)
     write_json(Path(given.out), {"way": given.way, "family": family.name, "jobs_per_s": rate})
     print(rate)

@@ -11,17 +11,15 @@ import torch
 from benchmarks.gpu.networks import Family, network_of
 from benchmarks.gpu.rival import without_classifier
 from demo.train.augment import Reach, jittered, normalised
-from demo.train.fit import Resident
 from demo.train.losses import identity_loss
+from demo.train.store import Store
 
 KINDS: Final = 4
 RATES: Final = {"residual": 1.5e-3, "transformer": 5e-4}
 WARM_UP: Final = 0.05
 
 
-def trained(
-    family: Family, store: Resident, *, groups: int, until_s: float, device: Any
-) -> tuple[Any, dict[str, float]]:
+def trained(family: Family, store: Store, *, groups: int, until_s: float, device: Any) -> tuple[Any, dict[str, float]]:
     """The network after supervised contrast until time.monotonic() reaches `until_s`, and what the run was like.
     Embeddings are its features, L2-normalised: what an import makes of its weights."""
     torch.manual_seed(1)
@@ -42,15 +40,13 @@ def trained(
     return network.eval(), {"steps": steps, "images": images, "loss": round(float(loss.detach()), 4)}
 
 
-def _step(call: Any, optimiser: Any, store: Resident, groups: int, size: int, device: Any) -> Any:
+def _step(call: Any, optimiser: Any, store: Store, groups: int, size: int, device: Any) -> Any:
     """Gradients of one batch of groups of a few kinds, so that other SKUs of a role are among the negatives."""
-    kinds = torch.randperm(len(store.by_kind))[:KINDS].tolist()
-    each = max(1, groups // len(kinds))
-    picks = [store.by_kind[k][torch.randint(len(store.by_kind[k]), (each,), device=device)] for k in kinds]
-    chosen = torch.cat(picks)
+    chosen = store.drawn(groups, min(groups, KINDS))
     count = store.pixels.shape[1]
     place = (torch.arange(len(chosen), device=device)[:, None] * 4 + torch.arange(count, device=device) % 4).flatten()
-    images, _ = jittered(store.pixels[chosen].flatten(0, 1), store.masks[chosen].flatten(0, 1), place, Reach())
+    pixels, masks = store.pixels[chosen].flatten(0, 1), store.masks[chosen].flatten(0, 1)
+    images, _ = jittered(pixels, masks, place, 4 * len(chosen), Reach())
     images = shrunk(images, size).contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, torch.bfloat16):
         features = call(images)
