@@ -98,12 +98,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--total", type=float, default=0.0, help="seconds for all sections together; 0: no limit")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--dry", action="store_true", help="small, on a CPU: is everything wired?")
+    parser.add_argument("--merge", action="store_true", help="measure nothing; put together what lies in OUT")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(argv)
     if unknown := set(given.sections) - SECTIONS.keys():
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     if given.inside:
         return _inside(given)
+    if given.merge:
+        return merge(given.out)
     until = time.monotonic() + given.total if given.total else float("inf")
     for name in given.sections or [n for n in SECTIONS if n not in SEVERAL]:
         _apart(name, given, until - time.monotonic())

@@ -58,11 +58,11 @@ CONFINED: dict[str, tuple[str, ...]] = {
     "fastavro": ("schemas",),
     "openvino": ("engines",),
     "onnxruntime": ("engines", "demo", "benchmarks"),
-    "tensorrt": ("engines.gpu", "engines.build"),
-    "pycuda": ("engines.gpu",),
+    "tensorrt": ("engines.gpu", "engines.build", "benchmarks"),
+    "pycuda": ("engines.gpu", "benchmarks"),
     "pydantic_settings": ("worker.settings", "worker.setting_types"),
     "typer": ("worker.cli",),
-    "torch": ("demo", "engines.importing_torch"),
+    "torch": ("demo", "engines.importing_torch", "benchmarks"),
 }
 # worker.core decides and does nothing else: no clock, no randomness, no input or output, no logging, no threads.
 IMPURE = (
