@@ -198,7 +198,7 @@ class TrtEngine:
 
 
 def _seconds(launches: Sequence[Callable[[], None]], turns: int) -> float:
-    """By the device's events where there is one stream's work, by the clock around all otherwise."""
+    """By the clock, the device idle before and after: several streams have no event in common."""
     import torch
 
     torch.cuda.synchronize()

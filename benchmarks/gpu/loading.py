@@ -190,10 +190,19 @@ def _watched(worker: WorkerProcess, follower: KafkaFollower, jobs: int, *, gil: 
         verdicts=verdicts,
         reasons=reasons,
         result_bytes=heard.bytes / max(heard.count, 1),
-        gil_us=sampler.held_share() / rate * 1e6 if sampler else None,
+        gil_us=_held_us(sampler, rate) if sampler else None,
         gpu=gpu.told(),
         metrics=metrics,
     )
+
+
+def _held_us(sampler: GilSampler, rate: float) -> float | None:
+    """Python time holding the GIL a job; None where it could not be sampled, which costs no run."""
+    try:
+        return sampler.held_share() / rate * 1e6
+    except (RunFailed, OSError, subprocess.SubprocessError, ValueError) as error:
+        print(f"the GIL was not sampled: {error}", flush=True)
+        return None
 
 
 def read(records: list[InputRecord]) -> tuple[dict[str, int], dict[str, int]]:
@@ -218,7 +227,7 @@ class GilSampler:
         self._out = out
         program = _py_spy()
         arguments = ("record", "--gil", "--nonblocking", "-f", "raw", "-r", str(self.RATE), "-d", str(GIL_S))
-        command = [program or "false", *arguments, "-p", str(pid), "-o", str(out)]
+        command = [program or "true", *arguments, "-p", str(pid), "-o", str(out)]
         self._missing = program is None
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
