@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 from PIL import Image
 
-from engines.catalogue import BackendChoice, Gpu, VerifiedEngine, load_session, open_runner, read_engine, shipped_keys
+from engines.catalogue import BackendChoice, VerifiedEngine, load_session, open_runner, read_engine, shipped_keys
 from engines.decode import Apart, Decoded, Decoder, ImageFault
 from engines.errors import EngineRefused, RefusalCode, RunnerFailed
 from engines.golden import golden_pixels
+from engines.gpu.opened import Gpu
 from engines.publish import seeded_model
 from engines.runner import EngineInfo, Pending, Runner
 from engines.session import EncodeRequest, EncoderSession, LateFeatures, ViewFeatures

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from engines.catalogue import MODELS_DIR, Gpu, open_runner, read_engine, shipped_keys
+from engines.catalogue import MODELS_DIR, open_runner, read_engine, shipped_keys
 from engines.errors import RunnerFailed
 from engines.golden import golden_pixels, self_test
 from engines.gpu.device import Device
+from engines.gpu.opened import Gpu
 from engines.gpu.plans import BUILD_EFFORT, BuildOptions, plan_header
 from engines.gpu.rewrite import device_graphs
 from engines.gpu.tensorrt_runner import TensorRtRunner
