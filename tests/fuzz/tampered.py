@@ -107,9 +107,10 @@ def _published(folder: Path) -> tuple[Path, Path]:
 @contextmanager
 def spying() -> Iterator[Spy]:
     spy = Spy()
-    loaders = [name for name in ("OpenVinoRunner", "OnnxRuntimeRunner", "TensorRtRunner") if hasattr(catalogue, name)]
+    loaders = [name for name in ("OpenVinoRunner", "OnnxRuntimeRunner") if hasattr(catalogue, name)]
     assert loaders, "the catalogue names its loaders otherwise: point the spy at them"
-    with mock.patch.multiple(catalogue, **dict.fromkeys(loaders, spy)):
+    on_gpu = mock.patch.object(catalogue.Gpu, "runner", spy)
+    with mock.patch.multiple(catalogue, **dict.fromkeys(loaders, spy)), on_gpu:
         yield spy
 
 
