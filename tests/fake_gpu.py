@@ -209,13 +209,21 @@ class Fakes:
                 }  # fmt: skip
 
         class Decoder:
+            """Its first batch says how many photographs the hardware is given of every later one."""
+
+            first: int | None = None
+
             def __init__(self, **given: Any) -> None: ...
-            def decode(self, streams: Sequence[bytes], *, images: Any = None, **given: Any) -> list[Any]:
+            def decode(self, streams: Sequence[Opened], *, images: Any = None, **given: Any) -> list[Any]:
                 assert images is None or len(images) == len(streams)
+                if self.first is None:
+                    self.first = len(streams)
+                    return [None] * len(streams)
+                assert len(streams) <= self.first, "more than the hardware is given"
                 if len(streams) > fakes.most:
                     raise RuntimeError("CUDA Runtime failure: out of memory")
                 fakes.decoded.append(len(streams))
-                return [decoded(stream) for stream in streams]
+                return [decoded(stream.picture) for stream in streams]
 
         def decoded(picture: bytes) -> Decoded | None:
             if picture in fakes.refuses:
@@ -225,13 +233,15 @@ class Fakes:
             except OSError:
                 return None
 
-        def opened(picture: bytes) -> bytes:
-            return picture
+        class Opened:
+            def __init__(self, picture: bytes) -> None:
+                self.picture = picture
+                self.width, self.height = Image.open(io.BytesIO(picture)).size
 
         kinds = types.SimpleNamespace(HW_GPU_ONLY=1, GPU_ONLY=2, HYBRID_CPU_GPU=3)
         codec = types.ModuleType("nvidia.nvimgcodec")
         for name, thing in {
-            "BackendKind": kinds, "Backend": lambda kind: kind, "Decoder": Decoder, "CodeStream": opened,
+            "BackendKind": kinds, "Backend": lambda kind: kind, "Decoder": Decoder, "CodeStream": Opened,
             "DecodeParams": lambda **given: None, "ColorSpec": types.SimpleNamespace(SRGB=1),
         }.items():  # fmt: skip
             setattr(codec, name, thing)

@@ -1,9 +1,14 @@
 """One thread owns the GPU. PyCUDA, TensorRT and the decoder share the device's primary context, and everything that
 touches it runs here: several threads with decoders of their own crashed the libraries together. A second thread does
-nothing but wait for events and read what was copied to the host."""
+nothing but wait for events and read what was copied to the host.
+
+The context is a thread's own during a call only: PyCUDA aborts the process where a thread ends inside of one, whatever
+the process was ending for.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +18,8 @@ from engines.errors import EngineRefused, RefusalCode
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
 _KERNELS: Final = Path(__file__).with_name("kernels.fatbin")
-LEFT_FREE: Final = 0.2  # of the GPU's memory, whatever is asked for
 
 
 class Device:
@@ -26,8 +31,8 @@ class Device:
         self._owner = ThreadPoolExecutor(1, thread_name_prefix=f"gpu-{ordinal}")
         self._waiter = ThreadPoolExecutor(1, thread_name_prefix=f"gpu-{ordinal}-wait")
         try:
-            self._context, self.name, self.capability, module = self.run(lambda: _opened(ordinal))
-            self._waiters_context = self._waiter.submit(lambda: _entered(ordinal)).result()
+            self._context, self.name, self.capability, module = self._owner.submit(_opened, ordinal).result()
+            self._waiters_context = self._waiter.submit(_retained, ordinal).result()
         except BaseException:
             self._owner.shutdown()
             self._waiter.shutdown()
@@ -36,7 +41,7 @@ class Device:
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         """Queue `call` for the device's thread."""
-        return self._owner.submit(call)
+        return self._owner.submit(_inside, self._context, call)
 
     def run(self, call: Callable[[], T]) -> T:
         """Run `call` in the device's thread and wait for it."""
@@ -44,7 +49,7 @@ class Device:
 
     def collect(self, call: Callable[[], T]) -> Future[T]:
         """Queue `call` for the thread that waits for events, in which it may do nothing else to the device."""
-        return self._waiter.submit(call)
+        return self._waiter.submit(_inside, self._waiters_context, call)
 
     def kernel(self, name: str, fatbin: Path = _KERNELS) -> Any:
         """A function of kernels.cu, or of another file beside it. In the device's thread."""
@@ -53,7 +58,8 @@ class Device:
         return self._modules[fatbin].get_function(name)
 
     def memory_bytes(self) -> tuple[int, int]:
-        """What is free and what there is, over all processes. In the device's thread."""
+        """What is free and what there is, over all processes. In the device's thread; `allowance` of engines.gpu.memory
+        tells how much of it may be taken."""
         import pycuda.driver as cuda
 
         free, total = cuda.mem_get_info()
@@ -67,23 +73,10 @@ class Device:
         return int(cuda.Context.get_device().get_attribute(number))
 
     def close(self) -> None:
-        """Let queued calls end, then leave the context."""
-        self._owner.submit(self._leave)
+        """Let queued calls end, then let go of the kernels."""
+        self.submit(self._modules.clear)
         self._owner.shutdown(wait=True)
-
-    def _leave(self) -> None:
-        self._waiter.submit(self._waiters_context.pop)
         self._waiter.shutdown(wait=True)
-        self._modules.clear()
-        self._context.pop()
-
-
-def memory() -> tuple[int, int]:
-    """Bytes of the device's memory that may still be taken, and all there are. In the device's thread."""
-    import pycuda.driver as cuda
-
-    free, total = cuda.mem_get_info()
-    return max(0, free - int(total * LEFT_FREE)), total
 
 
 def _opened(ordinal: int) -> tuple[Any, str, tuple[int, int], Any]:
@@ -96,16 +89,35 @@ def _opened(ordinal: int) -> tuple[Any, str, tuple[int, int], Any]:
         fix = "install the gpu extra and an NVIDIA driver, or choose the openvino backend"
         message = f"GPU {ordinal} cannot be used: {error}"
         raise EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, message, fix) from error
-    return _entered(ordinal), device.name(), device.compute_capability(), _module(_KERNELS)
+    context = _retained(ordinal)
+    module = _inside(context, lambda: _module(_KERNELS))
+    return context, device.name(), device.compute_capability(), module
 
 
-def _entered(ordinal: int) -> Any:
-    """The primary context, made this thread's own."""
+def _retained(ordinal: int) -> Any:
+    """The primary context; PyCUDA wants an object of its own for every thread."""
     import pycuda.driver as cuda
 
-    context = cuda.Device(ordinal).retain_primary_context()
-    context.push()
-    return context
+    return cuda.Device(ordinal).retain_primary_context()
+
+
+def _inside(context: Any, call: Callable[[], T]) -> T:
+    """Where the device is lost, `call` runs all the same, for it tells its waiters so."""
+    entered = _entered(context)
+    try:
+        return call()
+    finally:
+        if entered:
+            context.pop()
+
+
+def _entered(context: Any) -> bool:
+    try:
+        context.push()
+    except Exception as error:  # PyCUDA's own
+        _log.error("the GPU's context cannot be entered any more: %s", error)
+        return False
+    return True
 
 
 def _module(fatbin: Path) -> Any:

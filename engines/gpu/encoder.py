@@ -20,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import EngineRefused, OutOfMemory, RefusalCode, RunnerFailed
-from engines.gpu.device import Device, memory
+from engines.gpu.device import Device
 from engines.gpu.jpegs import Jpegs, Stage
+from engines.gpu.lending import Lender
 from engines.gpu.looks import looks_of
+from engines.gpu.memory import allowance
 from engines.gpu.photographs import Photograph, parts
 from engines.gpu.plans import BUILD_EFFORT, BuildOptions, kept_plan, load_plan, plan_now
 from engines.gpu.resample import Source
@@ -33,6 +35,7 @@ from engines.plan_files import PlanFolder
 from engines.runner import OUTPUT_NAMES, EncoderOutputs, EngineInfo, empty_outputs
 
 _MIB: Final = 1 << 20
+_READ_LATER: Final = 4  # batches, beside those that are under way, whose results lie in pinned memory
 _DECODER_BYTES: Final = 512 * _MIB  # what nvImageCodec takes beside the pixels, roughly
 _log = logging.getLogger(__name__)
 
@@ -91,13 +94,18 @@ class DeviceEncoder:
         asked = BuildOptions(effort=options.effort, version_compatible=options.version_compatible)
         engine = _engine(graph, manifest, self._device, plans, asked)
         plan = LoadedPlan.of(engine, manifest, graph.input_scale)
-        _refuse_want_of_memory(plan, options)
+        free = allowance(*self._device.memory_bytes())
+        if _wanted(plan, options) > free:
+            raise _too_large(plan, options, free)
+        shapes = {name: plan.output(name) for name in OUTPUT_NAMES}
+        pinned = partial(cuda.pagelocked_empty, dtype=np.uint8)
+        self._lender = Lender(shapes, pinned, options.slots + _READ_LATER)
         try:
-            self._all = [Slot(cuda, plan, self._device) for _ in range(options.slots)]
+            self._all = [Slot(cuda, plan, self._device, self._lender) for _ in range(options.slots)]
         except Exception as error:
             if not _is_out_of_memory(error):
                 raise
-            raise _too_large(plan, options, memory()[0]) from error
+            raise _too_large(plan, options, allowance(*self._device.memory_bytes())) from error
         for slot in self._all:
             self._free.put(slot)
         _log.info("%s runs the %s graph, sha256 %s", manifest.name, graph.recipe, graph.digest)
@@ -151,6 +159,7 @@ class DeviceEncoder:
         for slot in self._all:
             slot.close()
         self._all.clear()
+        self._lender.close()
         self._plan = None
 
 
@@ -217,7 +226,7 @@ class _Photographs:
 
 
 def _owned(found: Mapping[str, NDArray[Any]]) -> EncoderOutputs:
-    return EncoderOutputs(**{name: found[name].astype(np.float32) for name in OUTPUT_NAMES})
+    return EncoderOutputs(**{name: found[name].astype(np.float32, copy=False) for name in OUTPUT_NAMES})
 
 
 def _scattered(found: Mapping[str, NDArray[Any]], rows: Sequence[int], into: EncoderOutputs) -> EncoderOutputs:
@@ -288,12 +297,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """PyCUDA has a MemoryError of its own; nvImageCodec tells in words."""
     told = str(error).lower()
     return isinstance(error, OutOfMemory) or type(error).__name__ == "MemoryError" or "out of memory" in told
-
-
-def _refuse_want_of_memory(plan: LoadedPlan, options: GpuOptions) -> None:
-    free, _ = memory()
-    if _wanted(plan, options) > free:
-        raise _too_large(plan, options, free)
 
 
 def _wanted(plan: LoadedPlan, options: GpuOptions) -> int:

@@ -1,18 +1,25 @@
 """nvImageCodec: batches of JPEGs from bytes to RGB on the device. Its buffers are used again. Two stages take turns, so
-that one batch is decoded while the one before is still read."""
+that one batch is decoded while the one before is still read.
+
+The decoder's hardware engines get as many photographs of a batch as its very first batch had, and the rest goes to the
+processor's cores and the kernels, at half the rate. So the first batch is one of blanks, as many as may ever come.
+"""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from collections.abc import Sequence
 from typing import Any, Final
 
+from PIL import Image
+
 from engines.decode import DecodeLimits
 from engines.errors import EngineRefused, RefusalCode
 
 _STAGES: Final = 2
-_PIXEL_BYTES: Final = 3
+_AT_ONCE: Final = 256  # photographs that the hardware is given at once
 _log = logging.getLogger(__name__)
 
 
@@ -41,18 +48,13 @@ class Stage:
         """Behind all that reads what is here, let go of what is above the budget, the largest first: one huge
         photograph must not stay. Before that nothing may be let go, for its memory would be used again."""
         stream.wait_for_event(self.free)
-        if sum(int(image.capacity) for image in self.images) > self._kept_bytes:
-            self.images = _within(self._kept_bytes, self.images)
-
-
-def _within(budget: int, images: Sequence[Any]) -> list[Any]:
-    kept: list[Any] = []
-    for image in sorted(images, key=lambda image: int(image.capacity)):
-        budget -= int(image.capacity)
-        if budget < 0:
-            break
-        kept.append(image)
-    return kept
+        self.images.sort(key=lambda image: int(image.capacity), reverse=True)
+        over = sum(int(image.capacity) for image in self.images) - self._kept_bytes
+        first = 0
+        while over > 0 and first < len(self.images):
+            over -= int(self.images[first].capacity)
+            first += 1
+        del self.images[:first]
 
 
 class Jpegs:
@@ -64,7 +66,7 @@ class Jpegs:
         codec = _nvimgcodec(limits)
         kinds = codec.BackendKind
         # what the device cannot decode comes back as None: the CPU's decoders have limits of their own
-        backends = [codec.Backend(kind) for kind in (kinds.HW_GPU_ONLY, kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU)]
+        backends = [codec.Backend(kind) for kind in (kinds.HW_GPU_ONLY, kinds.HYBRID_CPU_GPU)]
         self._codec = codec
         self._decoder = codec.Decoder(device_id=ordinal, backends=backends)
         self._params = codec.DecodeParams(apply_exif_orientation=False, color_spec=codec.ColorSpec.SRGB)
@@ -72,6 +74,14 @@ class Jpegs:
         self._stages = [Stage(cuda, stage_bytes) for _ in range(_STAGES)]
         self._turn = 0
         self.stage_bytes = stage_bytes
+        self._prime()
+
+    def _prime(self) -> None:
+        out = io.BytesIO()
+        Image.new("RGB", (64, 64)).save(out, "JPEG")
+        blanks = [self._codec.CodeStream(out.getvalue()) for _ in range(_AT_ONCE)]
+        self._decoder.decode(blanks, params=self._params, cuda_stream=self._stream.handle)
+        self._stream.synchronize()
 
     def decode(self, pictures: Sequence[bytes]) -> tuple[Stage, list[Any | None]]:
         """RGB images on the device, None where it cannot decode one. They may be read by what is queued behind the
@@ -92,23 +102,30 @@ class Jpegs:
 
     def _opened(self, picture: bytes) -> Any | None:
         try:
-            return self._codec.CodeStream(picture)
+            stream = self._codec.CodeStream(picture)
+            return stream if stream.width and stream.height else None  # asking makes it read the header
         except Exception as error:  # RuntimeErrors without a type of their own; a bad file costs no batch
             _log.info("the device's decoder does not take a photograph: %s", error)
             return None
 
     def _decoded(self, stage: Stage, streams: Sequence[Any]) -> list[Any | None]:
-        # images that are handed in must be as many as the streams; a larger batch makes its own, which then stay
-        again = {"images": stage.images[: len(streams)]} if len(stage.images) >= len(streams) else {}
-        images = self._decoder.decode(streams, params=self._params, cuda_stream=self._stream.handle, **again)
-        made = [image for image in images if image is not None]
-        stage.images = [*made, *stage.images[len(streams) :]] if again else made
+        """The largest buffers go to the largest photographs, so that they seldom grow."""
+        order = sorted(range(len(streams)), key=lambda at: streams[at].width * streams[at].height, reverse=True)
+        given: list[Any] = [None] * len(streams)
+        for at, image in zip(order, stage.images, strict=False):
+            given[at] = image
+        images = self._decoder.decode(streams, images=given, params=self._params, cuda_stream=self._stream.handle)
+        # a buffer whose photograph was refused stays, for what was queued may still write to it
+        kept = [image if image is not None else lent for image, lent in zip(images, given, strict=True)]
+        stage.images = [*(image for image in kept if image is not None), *stage.images[len(streams) :]]
         return list(images)
 
 
 def _nvimgcodec(limits: DecodeLimits) -> Any:
-    """The library, with the limits set that it reads when it is loaded."""
+    """The library, with what it reads from the environment when it is loaded: a limit, and that it writes nothing to
+    stderr, where it has a line or two for every file that it refuses. The photographs' own answers tell of those."""
     os.environ["NVIMGCODEC_MAX_JPEG_SCANS"] = str(limits.max_scans)
+    os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
     try:
         from nvidia import nvimgcodec
     except ImportError as error:

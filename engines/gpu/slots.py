@@ -1,9 +1,11 @@
 """A slot: a stream, an execution context and the buffers of one batch. While one slot's batch is inferred, the next
-one's is decoded. Everything here runs in the device's thread, but for `Slot.read`."""
+one's is decoded. Everything here runs in the device's thread, but for `Slot.read`. What a batch comes to is copied into
+memory that its reader keeps."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from engines.errors import OutOfMemory, RunnerFailed
 from engines.gpu.device import Device
 from engines.gpu.graphs import Graphs, bucket_for, buckets
 from engines.gpu.jpegs import Stage
+from engines.gpu.lending import Lender
 from engines.gpu.looks import Measured
 from engines.gpu.plans import INPUT
 from engines.gpu.resample import FIELDS, Source, described
@@ -67,7 +70,7 @@ class LoadedPlan:
 
     def slot_bytes(self) -> int:
         """What one slot takes of the device's memory."""
-        outputs = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in map(self.output, OUTPUT_NAMES))
+        outputs = sum(_bytes(*self.output(name)) for name in OUTPUT_NAMES)
         squares = self.largest * self.side * self.side * 3
         return outputs + squares + self.form.bytes_for(self.largest, self.side) + _working_bytes(self.engine)
 
@@ -83,9 +86,9 @@ def _working_bytes(engine: Any) -> int:
 
 
 class Slot:
-    """Raises OutOfMemory where the device has no room for another."""
+    """Outputs go to arrays of `lender`. Raises OutOfMemory where the device has no room for another."""
 
-    def __init__(self, cuda: Any, plan: LoadedPlan, device: Device) -> None:
+    def __init__(self, cuda: Any, plan: LoadedPlan, device: Device, lender: Lender) -> None:
         self._cuda = cuda
         self._plan = plan
         self._stream = cuda.Stream()
@@ -100,12 +103,14 @@ class Slot:
         self._squares_host: NDArray[np.uint8] | None = None  # made when squares first come from the CPU
         self._images = cuda.mem_alloc(plan.form.bytes_for(plan.largest, plan.side))
         self._sources = _Buffer(cuda, (plan.largest, FIELDS), np.dtype(np.int64))
-        self._outputs = {name: _Buffer(cuda, *plan.output(name)) for name in OUTPUT_NAMES}
+        self._lender = lender
+        self._results: dict[str, NDArray[Any]] = {}
+        self._outputs = {name: cuda.mem_alloc(_bytes(*plan.output(name))) for name in OUTPUT_NAMES}
         self._measured = _measured_buffers(cuda, plan)
         self._done = cuda.Event(cuda.event_flags.BLOCKING_SYNC | cuda.event_flags.DISABLE_TIMING)
         self._context.set_tensor_address(INPUT, int(self._images))
-        for name, buffer in self._outputs.items():
-            self._context.set_tensor_address(name, int(buffer.device))
+        for name, output in self._outputs.items():
+            self._context.set_tensor_address(name, int(output))
 
     def send(self, pixels: NDArray[np.uint8]) -> None:
         """Squares uint8 [n,S,S,3] from the host become the first rows of the batch."""
@@ -138,9 +143,12 @@ class Slot:
     def infer(self, count: int) -> None:
         """Queue everything from `count` squares to outputs on the host. Raises RunnerFailed."""
         size = bucket_for(count, self._sizes)
+        self._results = {name: array[:count] for name, array in self._lender.take().items()}
         launched = self._graphs.launch(size)
         if not launched:
             self._enqueue(size)
+        for name, array in self._results.items():  # not of the graph: every batch's results lie somewhere else
+            self._cuda.memcpy_dtoh_async(array, self._outputs[name], self._stream)
         self._done.record(self._stream)
         if not launched:
             self._graphs.record(size, lambda: self._enqueue(size))
@@ -154,13 +162,12 @@ class Slot:
         self._kernels.normalise(self._squares, self._images, size)
         if not self._context.execute_async_v3(self._stream.handle):
             raise RunnerFailed(f"a batch of {size} could not be enqueued")
-        for buffer in self._outputs.values():
-            buffer.fetch(size, self._stream)
 
     def read(self, count: int) -> tuple[Mapping[str, NDArray[Any]], Measured]:
-        """Wait for the batch; views of buffers that the slot's next batch writes. In the waiting thread."""
+        """Wait for the batch: its outputs, which are the caller's, and its measures, which the slot's next batch writes
+        over. In the waiting thread."""
         self._done.synchronize()
-        outputs = {name: buffer.host[:count] for name, buffer in self._outputs.items()}
+        outputs, self._results = self._results, {}
         return outputs, Measured(**{name: buffer.host[:count] for name, buffer in self._measured.items()})
 
     def drain(self) -> None:
@@ -229,6 +236,10 @@ class _Buffer:
     def fetch(self, count: int, stream: Any) -> None:
         """Queue a copy of the first `count` rows to the host."""
         self._cuda.memcpy_dtoh_async(self.host[:count], self.device, stream)
+
+
+def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return math.prod(shape) * dtype.itemsize
 
 
 def _measured_buffers(cuda: Any, plan: LoadedPlan) -> dict[str, _Buffer]:
