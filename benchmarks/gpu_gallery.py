@@ -138,12 +138,10 @@ def _search_times(kernels: NearestKernels, table: Table, probes: Floats) -> dict
 def _compare_times(
     device: Device, probe: Floats, references: NDArray[np.int8], spread: Floats, views: int
 ) -> dict[str, Any]:
-    import pycuda.driver as cuda
-
     kernels, held = DeviationKernels(device), load_patch_set(references, spread)
-    there = cuda.to_device(probe)
+    there = load_table(device, probe, searched=False)
     shape = (probe.shape[0], probe.shape[1])
-    resident = DevicePatches(address=int(there), shape=shape, owner=there)
+    resident = DevicePatches(address=int(there.exact), shape=shape, owner=there)
     kept = np.ones(GRID, np.bool_)
     figures: dict[str, Any] = {}
     for name, patches in {"on the device": resident, "from the host": probe}.items():

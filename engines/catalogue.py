@@ -240,10 +240,11 @@ def open_session(
         closing = undo.pop_all()
     usual_s = CPU_DEADLINE_S if gpu is None else GPU_DEADLINE_S
     deadline_s, decoder = chosen.deadline_s or usual_s, _decoder(chosen, sizes.pop())
+    device = gpu.device if gpu is not None else None
     if not on_device:
-        return EncoderSession(runners, decoder, closing, deadline_s=deadline_s)
+        return EncoderSession(runners, decoder, closing, deadline_s=deadline_s, device=device)
     photographs = {name: runner.photographs for name, runner in runners.items() if isinstance(runner, TensorRtRunner)}
-    return DeviceSession(runners, photographs, decoder, closing, deadline_s=deadline_s)
+    return DeviceSession(runners, photographs, decoder, closing, deadline_s=deadline_s, device=device)
 
 
 def _refuse_other_card(engines: Sequence[VerifiedEngine], device: Device, machine: Machine) -> None:

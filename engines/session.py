@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engines.decode import Apart, Decoded, Decoder, ImageFault
 from engines.errors import EngineRefused, RefusalCode, RunnerFailed
 from engines.golden import self_test
+from engines.gpu.device import Device
 from engines.guard import GuardedBatch, GuardedRunner
 from engines.quality import QualityMeasures
 from engines.runner import EngineInfo, Runner
@@ -174,7 +175,9 @@ class EncoderSession:
         closing: ExitStack | None = None,
         *,
         deadline_s: float = CPU_DEADLINE_S,
+        device: Device | None = None,
     ) -> None:
+        self.device = device
         self._runners = {name: GuardedRunner[NDArray[np.uint8]](runner) for name, runner in runners.items()}
         self.deadline_s = deadline_s
         self._closing = closing

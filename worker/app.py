@@ -16,6 +16,7 @@ from uuid import uuid4
 import sqlalchemy
 import structlog
 
+from engines.gpu.device import Device
 from schemas.codec import parse_job
 from schemas.job import AuthenticationJob
 from schemas.message import InputRecord
@@ -23,6 +24,7 @@ from schemas.verdict import EngineUse
 from worker.adapters import engine_opening
 from worker.adapters.attempts import PostgresAttempts
 from worker.adapters.database import connect
+from worker.adapters.device_matcher import open_matcher
 from worker.adapters.encoder import SessionEncoder
 from worker.adapters.engine_follower import EngineFollower
 from worker.adapters.engine_serving import open_following
@@ -51,7 +53,6 @@ from worker.adapters.registry import registry_lookup
 from worker.adapters.results import PostgresResults
 from worker.adapters.stored_views import PostgresStoredViews
 from worker.batching import BatchLimits
-from worker.core.matching import NumpyMatcher
 from worker.errors import EXIT_CONFIGURATION, EXIT_STAGE_FAILED, ConfigurationError, Fatal
 from worker.fetching import FetchLimits
 from worker.fixed_engines import FixedEngines
@@ -249,11 +250,12 @@ def build_worker(
     return Worker(pipeline=pipeline, health=health, closing=closing)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Serving:
     encoder: ViewEncoder
     choice: EngineChoice
     engines: Mapping[str, EngineUse]  # by what a view's encoder says; changes where a registry is followed
+    device: Device | None  # that the engines of the start run on
     follower: EngineFollower | None = None
 
 
@@ -261,11 +263,11 @@ def _serving(settings: Settings, encoders: OpenEncoder, meter: Meter, closing: E
     if settings.engines.registry is not None:
         follower = open_following(settings, open_database, meter, closing)
         switching = follower.encoder
-        return _Serving(encoder=switching, choice=switching, engines=switching.engines, follower=follower)
+        return _Serving(switching, switching, switching.engines, switching.device, follower)
     encoder = encoders(settings)
     closing.callback(encoder.close)
     meter.engines(encoder.engines.values())
-    return _Serving(encoder=encoder, choice=FixedEngines(), engines=encoder.engines)
+    return _Serving(encoder, FixedEngines(), encoder.engines, encoder.device)
 
 
 def _ports(
@@ -300,7 +302,7 @@ def _ports(
         encoder=serving.encoder,
         engines=serving.choice,
         attempts=PostgresAttempts(database, instance=kafka.instance, process=uuid4()),
-        matcher=NumpyMatcher(),
+        matcher=open_matcher(serving.device, closing),
         gallery=gallery,
         cache=open_cache(settings, serving.engines, meter),
         judge=_judge(settings, meter, closing),

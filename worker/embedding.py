@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from schemas.codes import ErrorCode
-from worker.assembly import Assembly, EncoderName, ViewToEncode, assembly_of, completed, is_finite
+from worker.assembly import Assembly, EncoderName, ViewToEncode, assembly_of, completed_together, is_finite
 from worker.attempts import Starts
 from worker.batching import Batch, Batcher, BatchLimits
 from worker.core.evidence import UnusableView, ViewProbe
@@ -88,6 +88,7 @@ class EmbedStage:
         self._pause = pause
         self._slow_topic = slow_topic
         self._in_flight: deque[InFlight] = deque()
+        self._whole: list[Assembly] = []  # all their views are there
         self._late: Stragglers[ViewToEncode] = Stragglers(patience_s=slow_after_s, wake=fetched.wake)
 
     def run(self) -> None:
@@ -177,7 +178,8 @@ class EmbedStage:
         assembly, views = assembly_of(fetched, engines, encoders)
         if not views:  # all that its verdict needs was kept
             self._engines.ended(engines)
-            self._complete(assembly)
+            self._whole.append(assembly)
+            self._end_whole()
             return
         misses = []
         for request, cached in zip(views, self._cache.get_many(views), strict=True):
@@ -186,6 +188,7 @@ class EmbedStage:
             else:
                 self._arrived(request, cached)
         self._batcher.add(misses, assembly.started_s)
+        self._end_whole()
 
     def _start_batches(self, *, closing: bool) -> None:
         while len(self._in_flight) < self._depth:
@@ -221,17 +224,20 @@ class EmbedStage:
         self._cache.put_many([(request, probe) for request, probe in probes if is_finite(probe)])
         for request, result in arrived:
             self._arrived(request, result)
+        self._end_whole()
 
     def _arrived(self, request: ViewToEncode, result: ViewProbe | UnusableView) -> None:
         assembly = request.assembly
         assembly.results[request.view.view, request.encoder] = result
         self._come(request)
         if not assembly.waiting and not assembly.moved:
-            self._complete(assembly)
+            self._whole.append(assembly)
 
-    def _complete(self, assembly: Assembly) -> None:
-        ended = completed(assembly, self._snapshot, self._matcher, keep_images=self._keep_images)
-        self._end(assembly.received, ended)
+    def _end_whole(self) -> None:
+        whole, self._whole = self._whole, []
+        ended = completed_together(whole, self._snapshot, self._matcher, keep_images=self._keep_images)
+        for assembly, item in zip(whole, ended, strict=True):
+            self._end(assembly.received, item)
 
     def _come(self, request: ViewToEncode) -> None:
         """A view is here, or not waited for: after the last one the job needs its engines no more."""

@@ -13,6 +13,7 @@ from schemas.message import InputRecord, OutputRecord, Source
 from worker.core.courses import JobEngines
 from worker.core.evidence import JobEvidence, ReuseHit, StoredView, UnusableView, ViewMatch, ViewProbe
 from worker.core.gallery import GallerySnapshot
+from worker.core.matching import MatchRequest
 from worker.core.poison import Deaths
 from worker.outcomes import Outcome
 from worker.work import Received
@@ -139,9 +140,16 @@ class Matcher(Protocol):
     Raises Fatal where a device failed: any exception outside the tree of worker.errors is laid to the job.
     """
 
-    def match(
-        self, job: AuthenticationJob, probes: Sequence[ViewProbe], gallery: GallerySnapshot
-    ) -> list[ViewMatch]: ...
+    def match(self, job: AuthenticationJob, probes: Sequence[ViewProbe], gallery: GallerySnapshot) -> list[ViewMatch]:
+        """One match a probe, in order."""
+
+    def match_many(self, requests: Sequence[MatchRequest]) -> list[list[ViewMatch]]:
+        """The same for many jobs at once. Where it raises, each may be tried alone."""
+
+    def nearest_skus(
+        self, matches: Sequence[ViewMatch], gallery: GallerySnapshot, *, category: str | None = None
+    ) -> tuple[str, ...]:
+        """At most five SKUs that the job's photographs resemble, best first (worker.core.matching.nearest_skus)."""
 
 
 class Gallery(Protocol):

@@ -14,3 +14,4 @@ compile() { # FILE.cu, an option, capabilities
 compile kernels.cu -fmad=false 75 80 86 89 90 100
 compile compare.cu -fmad=true 75 80 90 100 # code for 8.0 runs on 8.6 and 8.9
 compile search.cu -fmad=true 80 90 100     # asynchronous copies and this shape of product came with 8.0
+sha256sum compare.cu search.cu compare.fatbin search.fatbin > gallery.sha256

@@ -13,6 +13,7 @@ from engines.container import Container
 from engines.decode import ImageFault
 from engines.decoder import PillowDecoder
 from engines.errors import RunnerFailed
+from engines.gpu.device import Device
 from engines.gpu.photographs import Photograph, for_device, photograph
 from engines.gpu.tensorrt_runner import PhotographRunner
 from engines.guard import GuardedBatch, GuardedRunner
@@ -92,8 +93,9 @@ class DeviceSession(EncoderSession):
         closing: ExitStack | None = None,
         *,
         deadline_s: float = GPU_DEADLINE_S,
+        device: Device | None = None,
     ) -> None:
-        super().__init__(runners, decoder, closing, deadline_s=deadline_s)
+        super().__init__(runners, decoder, closing, deadline_s=deadline_s, device=device)
         self._examining = decoder
         self._largest = {name: runner.largest for name, runner in photographs.items()}
         self._photographs = {name: GuardedRunner[Sequence[Photograph]](r) for name, r in photographs.items()}

@@ -8,6 +8,7 @@ NumpyMatcher would: slower, and the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
@@ -29,6 +30,7 @@ from worker.core.gallery import GallerySnapshot, ReferenceSet, ViewIndex
 from worker.core.matching import (
     MatchRequest,
     Numbers,
+    NumpyMatcher,
     best_by_sku,
     best_cosine,
     cosines_with,
@@ -41,9 +43,10 @@ from worker.core.matching import (
     view_match,
 )
 from worker.errors import Fatal
+from worker.ports import Matcher
 
 SEARCH_FROM_ROWS: Final = 16_384  # a gallery of that many is searched by tensor cores, a smaller one read whole
-SCRATCH_BYTES: Final = 2 << 30  # for the kernels' own buffers and what the engines' still grow by
+GALLERY_SHARE: Final = 0.5  # of what may be taken of the GPU; the rest is for buffers, and engines that are swapped
 DEPARTS: Final = 2.5  # deviation from which it is asked whether a view shows another section; honest ones lie below
 T = TypeVar("T")
 Floats = NDArray[np.float32]
@@ -70,7 +73,7 @@ class DeviceMatcher:
         searches = device.capability >= NEEDS
         self._kernels = device.run(lambda: _Kernels(device, searches=searches))
         if limit_bytes is None:
-            limit_bytes = max(0, allowance(*device.run(device.memory_bytes)) - SCRATCH_BYTES)
+            limit_bytes = int(GALLERY_SHARE * allowance(*device.run(device.memory_bytes)))
         search_from = search_from if searches else 1 << 62
         self._gallery = DeviceGallery(device, limit_bytes=limit_bytes, search_from=search_from)
 
@@ -98,8 +101,12 @@ class DeviceMatcher:
         return self._gallery.used_bytes
 
     def close(self) -> None:
-        """Give the mirror's memory back."""
-        self._device.run(self._gallery.close)
+        """Give all memory back; nothing may be asked afterwards. Before the device is closed."""
+        self._device.run(self._let_go)
+
+    def _let_go(self) -> None:
+        self._gallery.close()
+        del self._kernels
 
     def _on_device(self, call: Callable[[], T]) -> T:
         try:
@@ -196,6 +203,15 @@ class DeviceMatcher:
             _deviation(next(found), view) if place.patches else _on_host(view)
             for view, place in zip(views, placed, strict=True)
         ]
+
+
+def open_matcher(device: Device | None, closing: ExitStack) -> Matcher:
+    """On the device where there is one, else on the host."""
+    if device is None:
+        return NumpyMatcher()
+    matcher = DeviceMatcher(device)
+    closing.callback(matcher.close)
+    return matcher
 
 
 class _Kernels:

@@ -27,6 +27,7 @@ class SessionEncoder:
 
     def __init__(self, session: EncoderSession) -> None:
         self._session = session
+        self.device = session.device  # what the engines run on, where that is a GPU
         self.engines: Mapping[str, EngineUse] = {name: engine_use(i) for name, i in session.engines.items()}
 
     def start(self, requests: Sequence[EncodeView]) -> SessionPending:

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from engines.errors import EngineRefused
+from engines.gpu.device import Device
 from schemas.codes import ViewCode
 from schemas.job import AuthenticationJob, JobView
 from schemas.verdict import EngineUse
@@ -143,6 +144,11 @@ class SwitchingEncoder:
     def lineup(self) -> Lineup:
         """What new jobs begin with."""
         return self._generations[-1].lineup
+
+    @property
+    def device(self) -> Device | None:
+        """What new jobs' engines run on, where that is a GPU."""
+        return self.lineup.serving.session.device
 
     @property
     def settled(self) -> bool:
