@@ -18,7 +18,7 @@ from schemas.job import AuthenticationJob
 from schemas.job_codec import check_ids, checked_job, job_from, job_json, job_record
 from schemas.message import Headers, InputRecord
 from schemas.verdict import VerdictEvent
-from schemas.verdict_codec import verdict_from, verdict_record
+from schemas.verdict_codec import verdict_from, verdict_record, with_branches
 
 JOB_SCHEMA = "job.v1.avsc"
 VERDICT_SCHEMA = "verdict.v1.avsc"
@@ -75,7 +75,7 @@ def encode_verdict(event: VerdictEvent, *, encoding: Encoding, source: str) -> E
     Raises ValueError for NaN, for a naive time and for a map of the wrong size.
     """
     plain = verdict_record(event)
-    value = avro.encode(VERDICT_SCHEMA, plain) if encoding == "avro" else canonical_json(plain)
+    value = avro.encode(VERDICT_SCHEMA, with_branches(plain)) if encoding == "avro" else canonical_json(plain)
     headers = event_headers(
         event_id=str(event.result_id),
         source=source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TypeVar
+from typing import TypeVar, cast
 from uuid import UUID
 
 from schemas.codes import ReasonCode, Verdict, ViewCode
@@ -13,6 +13,8 @@ from schemas.invalid import malformed, shown
 from schemas.verdict import EngineUse, Grid, Provenance, Reason, ReferenceMatch, Timings, VerdictEvent, ViewResult
 
 MAX_CELLS = 4096
+MAPS = ("attention", "deviation_map")
+GRID = "assay.v1.Grid"  # as the published schema names it
 TIMINGS = ("fetch_ms", "embed_ms", "judge_ms", "queue_ms", "total_ms")
 ENGINE = ("name", "digest", "backend", "precision", "embedding_space")
 
@@ -40,6 +42,16 @@ def verdict_record(event: VerdictEvent) -> dict[str, object]:
         "judged_at": event.judged_at,
         "payload_digest": event.payload_digest,
     }
+
+
+def with_branches(record: dict[str, object]) -> dict[str, object]:
+    """The record with each map named as the branch of its union that it is: an encoder otherwise tries them all."""
+    views = cast("list[dict[str, object]]", record["views"])
+    return record | {"views": [view | {name: _branch(view[name]) for name in MAPS} for view in views]}
+
+
+def _branch(grid: object) -> object:
+    return None if grid is None else (GRID, grid)
 
 
 def verdict_from(fields: Fields) -> VerdictEvent:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from hashlib import sha256
 
 from pgvector import HalfVector
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Table, text
 from sqlalchemy.dialects.postgresql import insert
 
 from migrations.tables import attention_maps, probe_embeddings, probe_images, verdicts, view_results
-from schemas.verdict import Grid, VerdictEvent, ViewResult, result_id
+from schemas.verdict import EngineUse, Grid, Provenance, Timings, VerdictEvent, ViewResult, result_id
 from worker.adapters.bulk import Row, copy, document
 from worker.adapters.outputs import Answer
 from worker.adapters.phash import bands, signed
 from worker.core.evidence import ViewProbe
 from worker.outcomes import Judged
 
+TIMINGS = tuple(field.name for field in fields(Timings))
+ENGINE = tuple(field.name for field in fields(EngineUse))
 DECLARE_SPACES = text("""
 INSERT INTO assay.embedding_spaces (space, dims)
 SELECT * FROM unnest(CAST(:space AS text[]), CAST(:dims AS int[]))
@@ -27,14 +29,23 @@ ON CONFLICT (space) DO NOTHING
 
 def write_verdicts(connection: Connection, judged: Sequence[tuple[Judged, Answer]]) -> None:
     """Append the rows of verdicts that won their jobs: five statements, however many; of later revisions two more."""
+    for table, rows in rows_of(judged):
+        copy(connection, table, rows)
     outcomes = [outcome for outcome, _ in judged]
-    copy(connection, verdicts, [_verdict(outcome, answer) for outcome, answer in judged])
-    copy(connection, view_results, [_view(o, view) for o in outcomes for view in o.event.views])
-    copy(connection, attention_maps, [row for o in outcomes for row in _maps(o.event)])
-    firsts = [(o, probe) for o in outcomes if o.job.supersedes is None for probe in _probes(o)]
-    copy(connection, probe_images, [_probe(o, probe) for o, probe in firsts])
-    copy(connection, probe_embeddings, [_embedding(o, probe) for o, probe in firsts])
     _add_probes(connection, [(o, probe) for o in outcomes if o.job.supersedes is not None for probe in _probes(o)])
+
+
+def rows_of(judged: Sequence[tuple[Judged, Answer]]) -> list[tuple[Table, list[Row]]]:
+    """What is copied of verdicts, by table. Of the probes only those of first revisions."""
+    outcomes = [outcome for outcome, _ in judged]
+    firsts = [(o, probe) for o in outcomes if o.job.supersedes is None for probe in _probes(o)]
+    return [
+        (verdicts, [_verdict(outcome, answer) for outcome, answer in judged]),
+        (view_results, [_view(o, view) for o in outcomes for view in o.event.views]),
+        (attention_maps, [row for o in outcomes for row in _maps(o.event)]),
+        (probe_images, [_probe(o, probe) for o, probe in firsts]),
+        (probe_embeddings, [_embedding(o, probe) for o, probe in firsts]),
+    ]
 
 
 def _add_probes(connection: Connection, later: Sequence[tuple[Judged, ViewProbe]]) -> None:
@@ -69,17 +80,27 @@ def _verdict(outcome: Judged, answer: Answer) -> Row:
         "verdict": event.verdict.value,
         "confidence": event.confidence,
         "p_genuine": event.p_genuine,
-        "reasons": document([asdict(reason) for reason in event.reasons]),
+        "reasons": document([{"code": r.code, "view": r.view, "detail": r.detail} for r in event.reasons]),
         "missing_views": list(event.missing_views),
         "nearest_skus": list(event.nearest_skus),
-        "provenance": document(asdict(event.provenance)),
-        "timings": document(asdict(event.timings)),
+        "provenance": document(_provenance(event.provenance)),
+        "timings": document({name: getattr(event.timings, name) for name in TIMINGS}),
         "event": answer.value,
         "event_headers": document([[name, value.decode()] for name, value in answer.headers]),
         "digest": sha256(answer.value).digest(),
         "submitted_at": outcome.job.submitted_at,
         "serial": outcome.job.serial,
         "labels": document(dict(outcome.job.labels)),
+    }
+
+
+def _provenance(provenance: Provenance) -> dict[str, object]:
+    return {
+        "engines": [{name: getattr(engine, name) for name in ENGINE} for engine in provenance.engines],
+        "degraded": provenance.degraded,
+        "gallery_revision": provenance.gallery_revision,
+        "calibration_id": provenance.calibration_id,
+        "build": provenance.build,
     }
 
 
@@ -105,7 +126,7 @@ def _view(outcome: Judged, view: ViewResult) -> Row:
         "p_genuine": view.p_genuine,
         "aligned": view.aligned,
         "quality": document(dict(view.quality)),
-        "matches": document([asdict(match) for match in view.references]),
+        "matches": document([{"reference_id": m.reference_id, "similarity": m.similarity} for m in view.references]),
         "media_type": next((sent.media_type for sent in outcome.job.views if sent.view == view.view), None),
     }
 

@@ -7,7 +7,7 @@ so that 64 is typical of the references and 255 is four times that or more.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -18,6 +18,7 @@ from schemas.verdict import EngineUse, Grid, Provenance, Timings, VerdictEvent, 
 from worker.core.decision import Judgement
 from worker.core.evidence import JobEvidence, Map, UnusableView, ViewMatch
 
+Scale = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 Pixels = NDArray[np.uint8]  # [H, W, 3] RGB
 Colour = tuple[int, int, int]
 
@@ -55,13 +56,12 @@ def build_event(
 
 def attention_grid(attention: Map) -> Grid:
     """`attention` [h, w], any positive scale, as a grid whose largest cell is 255."""
-    cells = _finite(attention)
-    return _grid(cells / max(float(cells.max(initial=0)), 1e-12) * 255)
+    return _attention_grids([attention])[0]
 
 
 def deviation_grid(deviation: Map) -> Grid:
     """`deviation` [h, w] (1 is typical) as a grid: 64 is typical, 255 is four times that or more."""
-    return _grid(_finite(deviation) / DEVIATION_FULL_SCALE * 255)
+    return _deviation_grids([deviation])[0]
 
 
 def lay_over(photo: Pixels, grid: Grid, *, colour: Colour) -> Pixels:
@@ -85,14 +85,23 @@ def _views(evidence: JobEvidence, judgement: Judgement) -> tuple[ViewResult, ...
     """One a view, in the job's order."""
     matches = {match.probe.view: match for match in evidence.matches}
     unusable = {view.view: view for view in evidence.unusable}
-    return tuple(_view(v, matches.get(v.view), unusable.get(v.view), judgement) for v in evidence.job.views)
+    attention = dict(zip(matches, _attention_grids([m.probe.attention for m in matches.values()]), strict=True))
+    mapped = {view: m.deviation_map for view, m in matches.items() if m.deviation_map is not None}
+    deviation = dict(zip(mapped, _deviation_grids(list(mapped.values())), strict=True))
+    return tuple(
+        _seen(view, match, judgement, attention[view.view], deviation.get(view.view))
+        if (match := matches.get(view.view))
+        else _unseen(view, unusable.get(view.view))
+        for view in evidence.job.views
+    )
 
 
-def _view(view: JobView, match: ViewMatch | None, unusable: UnusableView | None, judgement: Judgement) -> ViewResult:
-    if match is None:
-        code = unusable.code if unusable else None
-        return ViewResult(view=view.view, sha256=view.sha256, usable=False, unusable_code=code)
-    deviation = match.deviation_map
+def _unseen(view: JobView, unusable: UnusableView | None) -> ViewResult:
+    code = unusable.code if unusable else None
+    return ViewResult(view=view.view, sha256=view.sha256, usable=False, unusable_code=code)
+
+
+def _seen(view: JobView, match: ViewMatch, judgement: Judgement, attention: Grid, deviation: Grid | None) -> ViewResult:
     return ViewResult(
         view=view.view,
         sha256=match.probe.sha256,
@@ -107,8 +116,8 @@ def _view(view: JobView, match: ViewMatch | None, unusable: UnusableView | None,
         aligned=match.aligned,
         quality=_measures(match),
         references=tuple(found for found in match.references if math.isfinite(found.similarity)),
-        attention=attention_grid(match.probe.attention),
-        deviation_map=deviation_grid(deviation) if deviation is not None else None,
+        attention=attention,
+        deviation_map=deviation,
     )
 
 
@@ -148,25 +157,50 @@ def _known(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def _attention_grids(maps: Sequence[Map]) -> list[Grid]:
+    def scaled(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+        largest = np.maximum(cells.max(axis=(1, 2), initial=0), 1e-12)
+        return np.asarray(cells / largest[:, None, None] * 255)
+
+    return _grids(maps, scaled)
+
+
+def _deviation_grids(maps: Sequence[Map]) -> list[Grid]:
+    return _grids(maps, lambda cells: cells / DEVIATION_FULL_SCALE * 255)
+
+
+def _grids(maps: Sequence[Map], scaled: Scale) -> list[Grid]:
+    """`scaled` takes [n, h, w]. Maps of one shape go through NumPy together: most of the time is its calls."""
+    if len({cells.shape for cells in maps}) > 1:
+        return [grid for cells in maps for grid in _grids([cells], scaled)]
+    if not maps:
+        return []
+    values = scaled(_finite(np.stack(maps)))
+    height, width = values.shape[1:]
+    small = values if height * width <= MAX_CELLS else _block_max(values, _shrinking(height, width))
+    cells = np.rint(np.minimum(np.maximum(small, 0), 255)).astype(np.uint8)
+    return [Grid(height=cells.shape[1], width=cells.shape[2], cells=one.tobytes()) for one in cells]
+
+
 def _finite(cells: Map) -> NDArray[np.float64]:
-    return np.nan_to_num(np.asarray(cells, np.float64), nan=0.0, posinf=1e6, neginf=0.0)
+    values = np.asarray(cells, np.float64)
+    if np.isfinite(values).all():
+        return values
+    return np.nan_to_num(values, nan=0.0, posinf=1e6, neginf=0.0)
 
 
-def _grid(values: NDArray[np.float64]) -> Grid:
-    height, width = values.shape
-    factor = math.ceil(math.sqrt(max(1.0, height * width / MAX_CELLS)))
+def _shrinking(height: int, width: int) -> int:
+    """By how much each side must shrink."""
+    factor = math.ceil(math.sqrt(height * width / MAX_CELLS))
     while -(-height // factor) * -(-width // factor) > MAX_CELLS:
         factor += 1
-    small = _block_max(values, factor)
-    return Grid(
-        height=small.shape[0], width=small.shape[1], cells=np.rint(small.clip(0, 255)).astype(np.uint8).tobytes()
-    )
+    return factor
 
 
 def _block_max(values: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
-    """The largest cell of each factor x factor block: a small peak must not fade."""
-    rows = np.maximum.reduceat(values, np.arange(0, values.shape[0], factor), axis=0)
-    return np.maximum.reduceat(rows, np.arange(0, values.shape[1], factor), axis=1)
+    """The largest cell of each factor x factor block of [n, h, w]: a small peak must not fade."""
+    rows = np.maximum.reduceat(values, np.arange(0, values.shape[1], factor), axis=1)
+    return np.maximum.reduceat(rows, np.arange(0, values.shape[2], factor), axis=2)
 
 
 def _upsampled(grid: Grid, height: int, width: int) -> NDArray[np.float32]:

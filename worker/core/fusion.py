@@ -51,6 +51,11 @@ def features_of(match: ViewMatch) -> tuple[float, ...]:
     )
 
 
+def is_comparable(features: Sequence[float]) -> bool:
+    """As `comparable`, for the features of one match and without an array."""
+    return all(math.isfinite(feature) for feature in features[:NEEDED_FEATURES])
+
+
 def comparable(features: Doubles) -> Flags:
     """[v]: rows of `features` [v, f] whose needed features are finite."""
     return np.asarray(np.isfinite(features[:, :NEEDED_FEATURES]).all(axis=1))

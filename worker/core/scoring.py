@@ -5,6 +5,7 @@ Shared by core.decision, which judges, and core.calibration, which fits on exact
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 from schemas.codes import ReasonCode
 from schemas.verdict import EngineUse, Reason
 from worker.core.evidence import JobEvidence, ViewMatch
-from worker.core.fusion import Doubles, Flags, comparable, features_of, fuse, view_log_odds, weight_of
+from worker.core.fusion import Doubles, Flags, features_of, fuse, is_comparable, view_log_odds, weight_of
 from worker.core.policy import (
     POOLED,
     CategoryProfile,
@@ -56,10 +57,13 @@ def score(evidence: Sequence[JobEvidence], policy: Policy) -> list[Scored]:
     """Score jobs; a job's result depends on no other job."""
     profiles = [policy.profiles.get(job.job.category) for job in evidence]
     calibrations = [applicable(policy.calibrations, job.matches) for job in evidence]
-    log_odds = _log_odds(evidence, calibrations)
+    features = [{match.probe.view: features_of(match) for match in job.matches} for job in evidence]
+    log_odds = _log_odds(evidence, calibrations, features)
     issues = [
-        _issues(job, profile, calibration, odds)
-        for job, profile, calibration, odds in zip(evidence, profiles, calibrations, log_odds, strict=True)
+        _issues(job, profile, calibration, odds, shown)
+        for job, profile, calibration, odds, shown in zip(
+            evidence, profiles, calibrations, log_odds, features, strict=True
+        )
     ]
     return _fused(evidence, profiles, calibrations, log_odds, issues)
 
@@ -93,16 +97,19 @@ def _view_calibration(calibration: ScoreCalibration | None, category: str, match
 
 
 def _log_odds(
-    evidence: Sequence[JobEvidence], calibrations: Sequence[ScoreCalibration | None]
+    evidence: Sequence[JobEvidence],
+    calibrations: Sequence[ScoreCalibration | None],
+    features: Sequence[Mapping[str, Sequence[float]]],
 ) -> list[dict[str, float]]:
     """By job, log-odds by view, for every view that can be compared and has a calibration."""
     jobs = list(zip(evidence, calibrations, strict=True))
     cells = [_view_calibration(found, job.job.category, match) for job, found in jobs for match in job.matches]
     if not cells:
         return [{} for _ in jobs]
-    odds = iter(view_log_odds(np.array([features_of(m) for job in evidence for m in job.matches]), cells).tolist())
+    rows = [shown[match.probe.view] for job, shown in zip(evidence, features, strict=True) for match in job.matches]
+    odds = iter(view_log_odds(np.array(rows), cells).tolist())
     by_view = [{match.probe.view: next(odds) for match in job.matches} for job in evidence]
-    return [{view: value for view, value in views.items() if np.isfinite(value)} for views in by_view]
+    return [{view: value for view, value in views.items() if math.isfinite(value)} for views in by_view]
 
 
 def _issues(
@@ -110,13 +117,16 @@ def _issues(
     profile: CategoryProfile | None,
     calibration: ScoreCalibration | None,
     log_odds: Mapping[str, float],
+    features: Mapping[str, Sequence[float]],
 ) -> dict[str, list[Reason]]:
     if profile is None:
         return {}
     needed = references_needed(profile, calibration)
     found = quality_issues(job.matches, profile.quality)
     for match in job.matches:
-        reason = _reference_issue(match, needed) or _score_issue(match, calibration, log_odds)
+        reason = _reference_issue(match, needed) or _score_issue(
+            match, calibration, log_odds, features[match.probe.view]
+        )
         if reason is not None:
             found[match.probe.view].append(reason)
     return found
@@ -135,10 +145,13 @@ def _reference_issue(match: ViewMatch, needed: int) -> Reason | None:
 
 
 def _score_issue(
-    match: ViewMatch, calibration: ScoreCalibration | None, log_odds: Mapping[str, float]
+    match: ViewMatch,
+    calibration: ScoreCalibration | None,
+    log_odds: Mapping[str, float],
+    features: Sequence[float],
 ) -> Reason | None:
     view = match.probe.view
-    if not comparable(np.array([features_of(match)]))[0]:
+    if not is_comparable(features):
         detail = f"{view} could not be compared: similarity {match.similarity}, deviation {match.deviation}"
         return Reason(code=ReasonCode.UNUSABLE_SCORE, view=view, detail=detail)
     if calibration is None or view in log_odds:
