@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +107,13 @@ def compared(device: Device, views: int = 64) -> dict[str, object]:
     figures: dict[str, object] = {"views": views, "references": REFERENCES, "grid": GRID, "depth": PATCH_DEPTH}
     for name, probe in {"aligned": cells[0], "not aligned": alien}.items():
         want = deviation(probe, references, GRID, spread)
-        figures[name] = device.run(lambda probe=probe: _compare_times(device, probe, references, spread, views))
+        figures[name] = device.run(partial(_compare_times, device, probe, references, spread, views))
         got = figures[name].pop("answer")  # type: ignore[attr-defined]
         figures[name] |= {  # type: ignore[operator]
             "as aligned as the twin": got.aligned == want.aligned,
             "largest difference of a cell": float(np.abs(got.cells - want.cells).max()),
             "difference of the scalar": float(abs(got.scalar - want.scalar)),
-            "twin, ms a view": round(_wall_ms(lambda probe=probe: deviation(probe, references, GRID, spread)), 3),
+            "twin, ms a view": round(_wall_ms(partial(deviation, probe, references, GRID, spread)), 3),
         }
     return figures
 
@@ -120,15 +121,13 @@ def compared(device: Device, views: int = 64) -> dict[str, object]:
 def _search_times(kernels: NearestKernels, table: Table, probes: Floats) -> dict[str, object]:
     """Probes and what is their own already on the device. Also one batch of 64 probes, and the launches alone."""
     buffers = Buffers()
-    times = {}
+    times: dict[str, object] = {}
     for count in (PROBES, 64):
         sent = buffers.device(f"probes {count}", count * DIMS * 4)
         own = buffers.device(f"own {count}", count * 8)
         kernels.cuda.memcpy_htod(sent, np.ascontiguousarray(probes[:count]))
         kernels.cuda.memcpy_htod(own, np.zeros((count, 2), np.int32))
-        times[f"{count} probes, ms"] = _event_ms(
-            kernels, lambda sent=sent, own=own, count=count: kernels.enqueue(table, sent, own, count, WANTED)
-        )
+        times[f"{count} probes, ms"] = _event_ms(kernels, partial(kernels.enqueue, table, sent, own, count, WANTED))
     times["by kernel, ms"] = kernels.timed(
         table, buffers.device(f"probes {PROBES}", 1), buffers.device(f"own {PROBES}", 1)
     )
@@ -144,10 +143,11 @@ def _compare_times(
     resident = DevicePatches(address=int(there.exact), shape=shape, owner=there)
     kept = np.ones(GRID, np.bool_)
     figures: dict[str, Any] = {}
-    for name, patches in {"on the device": resident, "from the host": probe}.items():
+    placed: dict[str, Floats | DevicePatches] = {"on the device": resident, "from the host": probe}
+    for name, patches in placed.items():
         batch = [Comparison(probe=patches, references=held, kept=kept)] * views
         figures["answer"] = kernels.run(batch)[-1]
-        walls = [_wall_ms(lambda batch=batch: kernels.run(batch)) for _ in range(20)]
+        walls = [_wall_ms(partial(kernels.run, batch)) for _ in range(20)]
         figures[f"{name}, us a view"] = round(statistics.median(walls) * 1e3 / views, 2)
     held.free()
     return figures
@@ -170,7 +170,8 @@ def _seen(rng: np.random.Generator, field: Floats) -> Floats:
 
 
 def _unit(rows: Floats) -> Floats:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ import numpy as np
 from benchmarks.host import host_facts
 from schemas.codec import encode_job, encode_verdict, parse_job
 from schemas.job import AuthenticationJob, JobView
-from schemas.message import InputRecord, Source
+from schemas.message import InputRecord, OutputRecord, Source
 from schemas.verdict import EngineUse, ReferenceMatch
 from worker.adapters import verdict_rows
 from worker.adapters.memory_caches import NoEvidence
@@ -93,11 +94,11 @@ def measured(jobs: int) -> dict[str, float]:
     for _ in range(ROUNDS):
         parsed = clock.time("parse", lambda: [parse_job(record, max_bytes=1 << 20) for record in records])
         embedded = [_embedded(*one) for one in zip(records, parsed, matches, strict=True)]
-        judged = clock.time("judge and build the event", lambda made=embedded: _judged(judge, made))
-        answers = clock.time("encode the verdict", lambda made=judged: [_answer(one) for one in made])
+        judged = clock.time("judge and build the event", partial(_judged, judge, embedded))
+        answers = clock.time("encode the verdict", partial(_answers, judged))
         pairs = list(zip(judged, answers, strict=True))
-        clock.time("rows of the verdict", lambda made=pairs: _rows(made))
-        clock.time("output record", lambda made=pairs: [answer_record(a, j.record, topic="r") for j, a in made])
+        clock.time("rows of the verdict", partial(_rows, pairs))
+        clock.time("output record", partial(_records, pairs))
     return clock.least_us
 
 
@@ -110,6 +111,14 @@ def _judged(stage: JudgeStage, embedded: Sequence[Embedded]) -> list[Judged]:
 def _answer(outcome: Judged) -> Answer:
     encoded = encode_verdict(outcome.event, encoding="avro", source="bench")
     return Answer(key=encoded.key, value=encoded.value, headers=encoded.headers)
+
+
+def _answers(judged: Sequence[Judged]) -> list[Answer]:
+    return [_answer(one) for one in judged]
+
+
+def _records(pairs: Sequence[tuple[Judged, Answer]]) -> list[OutputRecord]:
+    return [answer_record(answer, one.record, topic="r") for one, answer in pairs]
 
 
 def _rows(judged: Sequence[tuple[Judged, Answer]]) -> int:

@@ -1,5 +1,5 @@
-"""Pinned memory that a batch's results lie in for as long as anyone has a part of them: it comes back by itself when the
-last array over it is gone. So results are copied once, by the device."""
+"""Pinned memory that a batch's results lie in for as long as anyone has a part of them: it comes back by itself when
+the last array over it is gone. So results are copied once, by the device."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class Compiling:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = 0
-        graph = openvino_runner._graph
+        graph = openvino_runner._graph  # noqa: SLF001
 
         def counted(*arguments: Any) -> Any:
             self.calls += 1

@@ -12,7 +12,8 @@ import structlog
 
 from engines.catalogue import chosen_backend, open_session
 from engines.errors import EngineRefused, RefusalCode
-from engines.gpu.device import LEFT_FREE, Device
+from engines.gpu.device import Device
+from engines.gpu.memory import FREE_SHARE
 from engines.gpu.opened import Gpu
 from engines.machine import this_machine
 from engines.runner import Backend
@@ -98,9 +99,9 @@ class Opening:
         backend: Backend = chosen_backend(step.backend)  # type: ignore[arg-type]
         gpu = self._shared_gpu() if backend == "tensorrt" else None
         session = SessionEncoder(open_session(verified, backend, session_options(self.settings), gpu=gpu))
-        if gpu is not None and (free := _free_share(gpu.device)) < LEFT_FREE:
+        if gpu is not None and (free := _free_share(gpu.device)) < FREE_SHARE:
             session.close()
-            message = f"with {step.key} {free:.0%} of the GPU's memory is free, {LEFT_FREE:.0%} must be"
+            message = f"with {step.key} {free:.0%} of the GPU's memory is free, {FREE_SHARE:.0%} must be"
             raise EngineRefused(RefusalCode.MEMORY_SHORT, message, "retire what is not needed, or use a larger GPU")
         for one in published:
             chosen = one.variant
