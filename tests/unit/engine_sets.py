@@ -38,6 +38,7 @@ class FakeSession:
     closed: bool = False
     seen: int = 0
     tested: int = 0
+    device: None = None
     engines: Mapping[str, EngineUse] = field(init=False)
 
     def __post_init__(self) -> None:
