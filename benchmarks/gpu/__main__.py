@@ -127,7 +127,7 @@ def _apart(name: str, given: argparse.Namespace, left_s: float) -> None:
         code = process.wait(budget_s)
         told = "done" if code == 0 else f"ENDED WITH {code}"
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # so that it stops the services and workers that it started
+        process.terminate()  # so that it stops the services and workers that it started
         told = "its time was up"
         try:
             process.wait(GRACE_S)
@@ -137,7 +137,12 @@ def _apart(name: str, given: argparse.Namespace, left_s: float) -> None:
     print(f"#### {name}: {told} after {time.monotonic() - began:.0f} s", flush=True)
 
 
+def _time_is_up(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt("the section's time is up")
+
+
 def _inside(given: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, _time_is_up)
     (name,) = given.sections
     section = Section(name, given.out, budget_s=given.budget, dry=given.dry)
     section.fact("environment", facts())
