@@ -62,7 +62,7 @@ class EngineSettings(Group):
     inference_threads: int = Field(0, ge=0, description="0: one a core")
     gpu_slots: int = Field(2, ge=1, le=8, description="batches of an engine that are under way on a GPU at once")
     gpu_decode_mib: int = Field(
-        192, ge=16, le=8192, description="pixels that a GPU holds decoded at a time, twice over: less takes less memory"
+        512, ge=16, le=8192, description="pixels that a GPU holds decoded at a time, twice over: less takes less memory"
     )
     gpu_build_effort: int = Field(
         1, ge=0, le=5, description="TensorRT's builder optimization level: more takes minutes, once a machine"

@@ -47,7 +47,7 @@ class GpuOptions:
     later versions too, and slower."""
 
     slots: int = 2
-    decoded_bytes: int = 192 * _MIB
+    decoded_bytes: int = 512 * _MIB
     effort: int = BUILD_EFFORT
     version_compatible: bool = False
 
@@ -156,6 +156,7 @@ class DeviceEncoder:
     def _let_go(self) -> None:
         for _ in self._all:
             self._free.get()  # the last batches end first
+        self._device.collect(lambda: None).result()  # then no other thread has a slot, and they are freed in this one
         for slot in self._all:
             slot.close()
         self._all.clear()

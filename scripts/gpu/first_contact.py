@@ -30,6 +30,7 @@ PLANS = Path(os.environ.get("PLANS") or tempfile.mkdtemp(prefix="plans-"))
 EFFORTS = [int(e) for e in os.environ.get("EFFORTS", "1").split(",")]
 TOLD: dict[str, Any] = {}
 STEPS: dict[str, Callable[[], None]] = {}
+OPENED: list[Any] = []
 
 
 def step(run: Callable[[], None]) -> Callable[[], None]:
@@ -95,7 +96,9 @@ def engine(name: str) -> Any:
 @cache
 def runner(name: str) -> Any:
     found = engine(name)
-    return gpu().runner(found.model, found.manifest, found.golden)
+    opened = gpu().runner(found.model, found.manifest, found.golden)
+    OPENED.append(opened)
+    return opened
 
 
 @step
@@ -118,9 +121,7 @@ def imports() -> None:
 def device() -> None:
     found = timed("open", lambda: gpu().device)
     tell("name, capability", (found.name, found.capability))
-    from engines.gpu.device import memory
-
-    tell("may be taken, total MiB", [b >> 20 for b in found.run(memory)])
+    tell("free, total MiB", [b >> 20 for b in found.run(found.memory_bytes)])
     tell("a call in the device's thread us", _mean_us(lambda: found.run(lambda: None)))
 
 
@@ -249,21 +250,20 @@ def _decoders() -> None:
     from nvidia import nvimgcodec as codec
 
     kinds, streams = codec.BackendKind, [codec.CodeStream(blob) for blob in photographs() * 2]
-    hardware, plain, hybrid = kinds.HW_GPU_ONLY, kinds.GPU_ONLY, kinds.HYBRID_CPU_GPU
+    hardware, hybrid = kinds.HW_GPU_ONLY, kinds.HYBRID_CPU_GPU
     policy = codec.LoadHintPolicy
     tried = {
         "default": None,
         "hardware": [codec.Backend(hardware)],
-        "gpu": [codec.Backend(plain)],
         "hybrid": [codec.Backend(hybrid)],
-        "hardware, gpu, hybrid": [codec.Backend(kind) for kind in (hardware, plain, hybrid)],
+        "hardware, hybrid": [codec.Backend(kind) for kind in (hardware, hybrid)],
         "adaptive": [
             codec.Backend(hardware, load_hint=0.8, load_hint_policy=policy.ADAPTIVE_MINIMIZE_IDLE_TIME),
-            *(codec.Backend(kind) for kind in (plain, hybrid)),
+            codec.Backend(hybrid),
         ],
     }
     for name, backends in tried.items():
-        for options in ("", ":num_cuda_streams=8", ":fancy_upsampling=1"):
+        for options in ("", "nvjpeg_hw_decoder:force_legacy_batch=1"):
             try:
                 more = {} if backends is None else {"backends": backends}
                 decoder = codec.Decoder(device_id=0, options=options, **more)
@@ -456,9 +456,7 @@ def session() -> None:
         for count in (1, 8, 64, 128):
             for flying in (1, 2, 3):
                 _fly(opened, f"{name} session b{count}, {flying} in flight", batch[:count], flying)
-    from engines.gpu.device import memory
-
-    tell("may be taken at the end MiB", gpu().device.run(memory)[0] >> 20)
+    tell("free at the end MiB", gpu().device.run(gpu().device.memory_bytes)[0] >> 20)
     began = time.perf_counter()
     opened.close()
     tell("close ms", (time.perf_counter() - began) * 1e3)
@@ -582,7 +580,17 @@ def main(asked: list[str]) -> None:
     if asked and asked[0].startswith("_"):
         SimpleNamespace(_illegal=_illegal, _hang=_hang).__dict__[asked[0]]()
         return
-    for name in asked or STEPS:
+    try:
+        _run(asked or list(STEPS))
+    finally:
+        _closed()
+    print("FAILED:", [n for n in TOLD if n.endswith("FAILED")] or "nothing", flush=True)
+    if out := os.environ.get("OUT"):
+        (Path(out) / "first_contact.json").write_text(json.dumps(TOLD, default=str, indent=1))
+
+
+def _run(names: list[str]) -> None:
+    for name in names:
         print(f"== {name}: {STEPS[name].__doc__ or ''}", flush=True)
         began = time.perf_counter()
         try:
@@ -591,9 +599,13 @@ def main(asked: list[str]) -> None:
             traceback.print_exc()
             TOLD[f"{name} FAILED"] = traceback.format_exc(limit=1)
         print(f"== {name}: {time.perf_counter() - began:.1f} s", flush=True)
-    print("FAILED:", [n for n in TOLD if n.endswith("FAILED")] or "nothing", flush=True)
-    if out := os.environ.get("OUT"):
-        (Path(out) / "first_contact.json").write_text(json.dumps(TOLD, default=str, indent=1))
+
+
+def _closed() -> None:
+    for opened in OPENED:
+        opened.close()
+    if gpu.cache_info().currsize:
+        gpu().close()
 
 
 if __name__ == "__main__":
