@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -18,7 +18,6 @@ from sqlalchemy.exc import OperationalError
 
 from schemas import headers as names
 from schemas.envelope import header
-from worker.adapters.bulk import document
 from worker.adapters.database import connect, is_transient, retrying
 from worker.adapters.phash import bands, signed, unsigned
 from worker.adapters.references import NewItem, NewReference, ReferenceStore
@@ -66,12 +65,6 @@ def test_a_verdict_is_kept_with_all_its_parts(results: PostgresResults, database
     assert maps.cells == bytes([0, 80, 160, 255]) * 2
     assert unsigned(image.phash) == a_probe(photograph="acme job-1 photograph").phash
     assert (vector.space, len(vector.embedding.to_list())) == (ENGINE.embedding_space, 8)
-
-
-def test_a_number_that_json_lacks_becomes_null() -> None:
-    timings = replace(judged(7).event.timings, queue_ms=float("inf"))
-    copied = document(asdict(timings)).obj
-    assert copied == {"fetch_ms": 1.0, "embed_ms": 2.0, "judge_ms": 0.1, "queue_ms": None, "total_ms": 6.5}
 
 
 def test_a_redelivery_across_a_months_end_finds_the_first_answer(results: PostgresResults, database: Engine) -> None:
