@@ -37,6 +37,9 @@ class RefusalCode(enum.StrEnum):
     WRONG_VERSION = "wrong_version"
     MEMORY_SHORT = "memory_short"
     INCOMPLETE = "incomplete"
+    UNPROVEN = "unproven"
+    OVER_BUDGET = "over_budget"
+    REPORT_INVALID = "report_invalid"
     ENCODER_UNKNOWN = "encoder_unknown"
 
 

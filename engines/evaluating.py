@@ -150,37 +150,66 @@ class Check:
         return self.found <= self.limit if self.at_most else self.found >= self.limit
 
 
-def default_budget(family: str) -> Budget:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """One bound of a budget, before anything is measured."""
+
+    name: str
+    value: float
+    at_most: bool = True
+
+
+def default_budget(family: str, precision: str = "int8") -> Budget:
+    """Of a family's engines; an FP32 engine need not be smaller than itself."""
+    size = 1.0 if precision == "fp32" else 0.30
     if is_residual(family):
-        return Budget(recall_loss=0.003, cosine_mean=0.995, cosine_p1=0.98)
-    return Budget(recall_loss=0.008, cosine_mean=0.99, cosine_p1=None)
+        return Budget(recall_loss=0.003, cosine_mean=0.995, cosine_p1=0.98, size=size)
+    return Budget(recall_loss=0.008, cosine_mean=0.99, cosine_p1=None, size=size)
+
+
+def limits(budget: Budget) -> tuple[Limit, ...]:
+    """The gate's bounds in the order they are told."""
+    least = [Limit(name=MEAN, value=budget.cosine_mean, at_most=False)]
+    if budget.cosine_p1 is not None:
+        least.append(Limit(name=P1, value=budget.cosine_p1, at_most=False))
+    flips = Limit(name=FLIPS, value=budget.hard_flips)
+    changes = Limit(name=CHANGES, value=budget.abstention_changes)
+    return (Limit(name=RECALL, value=budget.recall_loss), *least, flips, changes, Limit(name=SIZE, value=budget.size))
+
+
+RECALL, MEAN, P1 = "recall@1 lost", "embedding cosine, mean", "embedding cosine, P1"
+FLIPS, CHANGES, SIZE = "verdict flips", "changes to or from inconclusive", "file over FP32's"
 
 
 def checks(found: Evaluation, budget: Budget) -> tuple[Check, ...]:
-    """The gate's bounds in the order they are told."""
+    """What was measured against every bound."""
     exact, candidate, moved = found.exact, found.candidate, found.moved
-    lost = (
-        exact.recall_at_1.value - candidate.recall_at_1.value if exact.recall_at_1 and candidate.recall_at_1 else None
-    )
-    bounds = [
-        Check(name="recall@1 lost", found=lost, limit=budget.recall_loss, at_most=True, told=_asked(exact.recall_at_1)),
-        Check(name="embedding cosine, mean", found=found.cosine_mean, limit=budget.cosine_mean, at_most=False),
-    ]
-    if budget.cosine_p1 is not None:
-        bounds.append(Check(name="embedding cosine, P1", found=found.cosine_p1, limit=budget.cosine_p1, at_most=False))
-    # where FP32 decides nothing, nothing could flip: that proves nothing
-    usable = moved if moved is not None and moved.decided else None
-    told = f"{moved.judged} items, {moved.decided} of them decided by FP32" if moved else found.no_verdicts or ""
-    for name, limit in (("hard_flips", budget.hard_flips), ("abstention_changes", budget.abstention_changes)):
-        count = getattr(usable, name) if usable else 0
-        share = count / usable.judged if usable else None
-        shown = f"; a rate below {_upper(count, usable.judged):.1%} at 95 %" if usable else ""
-        bounds.append(Check(name=_TITLES[name], found=share, limit=limit, at_most=True, told=told + shown))
-    size = candidate.bytes / exact.bytes
-    return (*bounds, Check(name="file over FP32's", found=size, limit=budget.size, at_most=True))
+    recalls = (exact.recall_at_1, candidate.recall_at_1)
+    lost = recalls[0].value - recalls[1].value if recalls[0] and recalls[1] else None
+    measured = {
+        RECALL: (lost, _asked(exact.recall_at_1)),
+        MEAN: (found.cosine_mean, ""),
+        P1: (found.cosine_p1, ""),
+        FLIPS: _share(found, moved.hard_flips if moved else 0),
+        CHANGES: _share(found, moved.abstention_changes if moved else 0),
+        SIZE: (candidate.bytes / exact.bytes, ""),
+    }
+    return tuple(
+        Check(name=limit.name, found=measured[limit.name][0], limit=limit.value, at_most=limit.at_most,
+              told=measured[limit.name][1])
+        for limit in limits(budget)
+    )  # fmt: skip
 
 
-_TITLES: Final = {"hard_flips": "verdict flips", "abstention_changes": "changes to or from inconclusive"}
+def _share(found: Evaluation, count: int) -> tuple[float | None, str]:
+    """Of the judged items, and of how many; where FP32 decides nothing, nothing could change: that proves nothing."""
+    moved = found.moved
+    if moved is None:
+        return None, found.no_verdicts or ""
+    told = f"{moved.judged} items, {moved.decided} of them decided by FP32"
+    if not moved.decided:
+        return None, told
+    return count / moved.judged, f"{told}; a rate below {_upper(count, moved.judged):.1%} at 95 %"
 
 
 def _upper(hits: int, trials: int) -> float:

@@ -106,13 +106,13 @@ def _infer_queue(model: bytes, manifest: EngineManifest, threads: int, plans: Pl
     core = openvino.Core()
     if plans is not None and (compiled := kept_model(core, plans, cpu_header(manifest, threads), settings)) is not None:
         return openvino.AsyncInferQueue(compiled)
-    compiled = core.compile_model(_graph(openvino, core, model, manifest.preprocessing), "CPU", settings)
+    compiled = core.compile_model(graph_of(openvino, core, model, manifest.preprocessing), "CPU", settings)
     if plans is not None:
         keep_model(compiled, plans, cpu_header(manifest, threads))
     return openvino.AsyncInferQueue(compiled)
 
 
-def _graph(openvino: Any, core: Any, model: bytes, preprocessing: Preprocessing) -> Any:
+def graph_of(openvino: Any, core: Any, model: bytes, preprocessing: Preprocessing) -> Any:
     from openvino.preprocess import PrePostProcessor
 
     steps = PrePostProcessor(core.read_model(model))

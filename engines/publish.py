@@ -17,6 +17,7 @@ from engines.keyring import EngineSigner
 from engines.machine import made_with
 from engines.manifest import EngineManifest, golden_path, manifest_path, model_path
 from engines.matrix import Machine
+from engines.proof import Proof
 from engines.release import Release, Target, whole_seconds
 from engines.signing import public_pem, sign, signer_id
 
@@ -34,6 +35,7 @@ def released(
     machine: Machine,
     target: Target | None = None,
     valid_days: int | None = None,
+    proof: Proof | None = None,
     now: datetime | None = None,
 ) -> EngineManifest:
     """The manifest as a release, to be signed: it begins now and ends after `valid_days`, or never. Raises ValueError
@@ -45,6 +47,7 @@ def released(
         expires_at=issued + timedelta(days=valid_days) if valid_days is not None else None,
         target=target or Target(),
         made_with=made_with(machine),
+        proof=proof,
     )
     return dataclasses.replace(manifest, release=release)
 

@@ -14,6 +14,8 @@ from typing import Any, Final, Literal, cast, get_args
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from engines.proof import Proof, proof_fields, proof_from
+
 TargetBackend = Literal["any", "openvino", "onnxruntime", "tensorrt"]
 VERSIONED: Final = ("cuda", "driver", "onnxruntime", "openvino", "tensorrt")
 LARGEST_VERSION: Final = 2**31 - 1  # an integer of the index
@@ -53,13 +55,15 @@ class Target:
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """`version` only grows for a name; times are aware UTC, whole seconds; `made_with` names the libraries, and where
-    there was one the GPU's driver, of the machine that signed it. Raises ValueError for what it cannot mean."""
+    there was one the GPU's driver, of the machine that signed it; `proof` what is known of its accuracy. Raises
+    ValueError for what it cannot mean."""
 
     version: int
     issued_at: datetime
     expires_at: datetime | None = None
     target: Target = Target()
     made_with: tuple[tuple[str, str], ...] = ()
+    proof: Proof | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.version <= LARGEST_VERSION:
@@ -76,7 +80,9 @@ def whole_seconds(moment: datetime) -> datetime:
 def release_fields(release: Release) -> dict[str, Any]:
     """The JSON fields of a release; release_from reads them."""
     target = {**dataclasses.asdict(release.target), "requires": dict(release.target.requires)}
+    proof = {} if release.proof is None else {"proof": proof_fields(release.proof)}
     return {
+        **proof,
         "version": release.version,
         "issued_at": _written(release.issued_at),
         "expires_at": None if release.expires_at is None else _written(release.expires_at),
@@ -86,8 +92,11 @@ def release_fields(release: Release) -> dict[str, Any]:
 
 
 def release_from(fields: Any) -> Release:
-    """Parse strictly; any departure raises ValueError, TypeError, KeyError or AttributeError."""
-    _exactly(fields, Release)
+    """Parse strictly; any departure raises ValueError, TypeError, KeyError or AttributeError. Releases from before the
+    gate have no proof."""
+    if not isinstance(fields, dict):
+        raise TypeError(f"a release is {fields!r}")
+    _exactly({"proof": None, **fields}, Release)
     if type(fields["version"]) is not int:
         raise TypeError(f"version is {fields['version']!r}, expected a whole number")
     expires = fields["expires_at"]
@@ -97,6 +106,7 @@ def release_from(fields: Any) -> Release:
         expires_at=None if expires is None else _moment(expires),
         target=_target(fields["target"]),
         made_with=_texts(fields["made_with"]),
+        proof=proof_from(fields["proof"]) if "proof" in fields else None,
     )
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -19,10 +20,13 @@ from typer.testing import CliRunner, Result
 
 from engines.catalogue import EngineFiles
 from engines.errors import EngineRefused, RefusalCode
+from engines.evaluating import default_budget, limits
 from engines.export import ExportedEngine
 from engines.keyring import read_keys
 from engines.lifecycle import State
+from engines.manifest import EngineManifest
 from engines.matrix import Machine
+from engines.proof import Bound, Proof
 from engines.publish import publish, released, seeded_engine, signed, write_public_key
 from engines.release import Target
 from engines.store import FolderStore
@@ -77,12 +81,17 @@ def registry(curator_url: str, keys_dir: Path, tmp_path: Path) -> Iterator[Engin
 Publish = Callable[..., str]
 
 
+def made_release(made: ExportedEngine, **changes: Any) -> EngineManifest:
+    given = {"version": 1, "machine": MACHINE, "proof": Proof(without="a test")} | changes
+    return released(made.manifest, **given)
+
+
 @pytest.fixture
 def release(registry: EngineRegistry, made: ExportedEngine, key: Ed25519PrivateKey) -> Publish:
     """Publish a version; returns its id."""
 
     def publish(version: int, target: Target | None = None) -> str:
-        manifest = signed(released(made.manifest, version=version, machine=MACHINE, target=target), key)
+        manifest = signed(made_release(made, version=version, target=target), key)
         files = EngineFiles(manifest=manifest.to_json(), model=made.model, golden=made.golden)
         return registry.publish(files, NAME, **DID)[0]
 
@@ -150,12 +159,12 @@ def test_what_a_worker_would_refuse_is_not_published(
     registry: EngineRegistry, made: ExportedEngine, keys_dir: Path, key: Ed25519PrivateKey
 ) -> None:
     stranger = Ed25519PrivateKey.generate()
-    raw = signed(released(made.manifest, version=1, machine=MACHINE), stranger).to_json()
+    raw = signed(made_release(made), stranger).to_json()
     files = EngineFiles(manifest=raw, model=made.model, golden=made.golden)
     assert refusal(lambda: registry.publish(files, NAME, **DID)) is RefusalCode.KEY_UNKNOWN
     unversioned = replace(files, manifest=signed(made.manifest, key).to_json())
     assert refusal(lambda: registry.publish(unversioned, NAME, **DID)) is RefusalCode.MANIFEST_INVALID
-    own = replace(files, manifest=signed(released(made.manifest, version=1, machine=MACHINE), key).to_json())
+    own = replace(files, manifest=signed(made_release(made), key).to_json())
     cut = replace(own, model=made.model[:-1])
     assert refusal(lambda: registry.publish(cut, NAME, **DID)) is RefusalCode.DIGEST_MISMATCH
     (keys_dir / "keys.toml").write_text(f'[keys.{next(iter(registry.keys))}]\nstate = "retiring"\n')
@@ -298,6 +307,7 @@ class TestCommands:
         return tmp_path / "made"
 
     DID = ("--by", "ada", "--why", "a test")
+    BARE = ("--without-report", "untrained")
 
     def said(self, result: Result) -> str:
         assert isinstance(result.exception, AssayError), result.output
@@ -315,7 +325,7 @@ class TestCommands:
         assert "do not exist yet" in self.said(assay("keygen", str(tmp_path / "new.pem"), str(keys_dir / "new.pub")))
         key = ("--key", str(tmp_path / "new.pem"))
         for _ in range(2):
-            assert assay("publish", str(folder), NAME, *key, "--valid-days", "30", *self.DID).exit_code == 0
+            assert assay("publish", str(folder), NAME, *key, "--valid-days", "30", *self.BARE, *self.DID).exit_code == 0
         assert [line["version"] for line in self.printed(assay("list", "--json"))] == [2, 1]
         assert "no engine resnet18 is verified or canary" in self.said(assay("promote", NAME, *self.DID))
         (checked, _) = self.printed(assay("verify", NAME, "--json", *self.DID))
@@ -348,6 +358,8 @@ class TestCommands:
 
     def test_every_refusal_is_one_line_with_the_fix(self, assay: Callable[..., Result], folder: Path) -> None:
         assert "key_unknown" in self.said(assay("publish", str(folder), NAME, *self.DID))
+        report = ("--report", str(folder / "evaluation.json"))
+        assert "give --key with --report" in self.said(assay("publish", str(folder), NAME, *report, *self.DID))
         assert "name the folder" in self.said(assay("publish", str(folder), "other", *self.DID))
         assert "there is none of that name" in self.said(assay("show", "other"))
         assert "--version or --id" in self.said(assay("retire", NAME, *self.DID))
@@ -358,6 +370,51 @@ class TestCommands:
         result = assay("list")
         assert isinstance(result.exception, ConfigurationError)
         assert "engines.registry is unset" in str(result.exception)
+
+
+class TestTheGate:
+    """Nothing gets nearer to traffic that proves no accuracy, but for a reason that is written down."""
+
+    def proof(self, **found: float) -> Proof:
+        usual = limits(default_budget(NAME))
+        bounds = tuple(
+            Bound(name=one.name, found=found.get(one.name, one.value), limit=one.value, at_most=one.at_most)
+            for one in usual
+        )
+        return Proof(report_sha256="a" * 64, fp32_sha256="b" * 64, bounds=bounds)
+
+    def files(self, made: ExportedEngine, key: Ed25519PrivateKey, proof: Proof | None, version: int = 1) -> EngineFiles:
+        manifest = signed(made_release(made, proof=proof, version=version), key)
+        return EngineFiles(manifest=manifest.to_json(), model=made.model, golden=made.golden)
+
+    def test_an_engine_without_a_passing_report_is_not_published(
+        self, registry: EngineRegistry, made: ExportedEngine, key: Ed25519PrivateKey
+    ) -> None:
+        bare = self.files(made, key, None)
+        assert refusal(lambda: registry.publish(bare, NAME, **DID)) is RefusalCode.UNPROVEN
+        worse = self.files(made, key, self.proof(**{"verdict flips": 0.01}))
+        assert refusal(lambda: registry.publish(worse, NAME, **DID)) is RefusalCode.OVER_BUDGET
+        assert registry.index.published() == []
+        registry.publish(self.files(made, key, self.proof()), NAME, **DID)
+        registry.publish(self.files(made, key, None, version=2), NAME, **DID, without_report="a trial")
+        (event,) = registry.index.events(registry.index.published(NAME)[0].id)
+        assert event.why == "a test (without a report: a trial)"
+
+    def test_an_unproven_engine_is_not_moved_towards_traffic(
+        self, registry: EngineRegistry, made: ExportedEngine, key: Ed25519PrivateKey
+    ) -> None:
+        (engine_id, _) = registry.publish(self.files(made, key, None), NAME, **DID, without_report="before the gate")
+        assert refusal(lambda: move(registry, "verify", engine_id)) is RefusalCode.UNPROVEN
+        registry.index.move("verify", NAME, list, **DID, without_report="looked at")
+        for verb in ("canary", "promote"):
+            assert refusal(lambda verb=verb: move(registry, verb, engine_id)) is RefusalCode.UNPROVEN  # type: ignore[misc]
+        registry.index.move("promote", NAME, list, **DID, without_report="looked at")
+        assert states(registry) == {1: "current"}
+        assert registry.index.events(engine_id)[-1].why == "a test (without a report: looked at)"
+        (proven, _) = registry.publish(self.files(made, key, self.proof(), version=2), NAME, **DID)
+        serve(registry, proven)
+        move(registry, "rollback", engine_id)  # the way back is never barred
+        assert states(registry) == {1: "current", 2: "retired"}
 
 
 def test_published_engines_know_their_state(registry: EngineRegistry, release: Publish) -> None:

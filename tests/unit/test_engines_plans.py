@@ -142,13 +142,13 @@ class Compiling:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = 0
-        graph = openvino_runner._graph  # noqa: SLF001
+        graph = openvino_runner.graph_of
 
         def counted(*arguments: Any) -> Any:
             self.calls += 1
             return graph(*arguments)
 
-        monkeypatch.setattr(openvino_runner, "_graph", counted)
+        monkeypatch.setattr(openvino_runner, "graph_of", counted)
 
 
 def seen(engine: VerifiedEngine, plans: PlanFolder | None, threads: int = 1) -> np.ndarray:

@@ -10,12 +10,13 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Row, func, insert, select, text
 from sqlalchemy.dialects import postgresql
 
 from engines.errors import EngineRefused, RefusalCode
+from engines.gate import refuse_unproven
 from engines.lifecycle import Move, State, Variant, Verb, moves_for
 from engines.manifest import EngineManifest
 from engines.release import Release
@@ -24,6 +25,7 @@ from worker.adapters.database import retrying
 
 # One curator a name at a time: what the rules saw must still hold when the events are written.
 LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('assay engines ' || :name, 0))")
+GATED: Final[frozenset[Verb]] = frozenset({"verify", "canary", "promote"})  # a rollback is never held up
 Choose = Callable[[Sequence["Published"]], Sequence["Published"]]
 
 
@@ -84,9 +86,12 @@ class EngineIndex:
         row = _row(engine_id, manifest)
         return retrying(lambda: self._add(row, manifest, by, why))
 
-    def move(self, verb: Verb, name: str, choose: Choose, *, by: str, why: str) -> tuple[Move, ...]:
-        """Do what `verb` means to the engines of a name that `choose` takes out of all, whole or not at all."""
-        return retrying(lambda: self._move(verb, name, choose, by, why))
+    def move(
+        self, verb: Verb, name: str, choose: Choose, *, by: str, why: str, without_report: str = ""
+    ) -> tuple[Move, ...]:
+        """Do what `verb` means to the engines of a name that `choose` takes out of all, whole or not at all. None gets
+        nearer to traffic whose release proves no accuracy, unless `without_report` says why."""
+        return retrying(lambda: self._move(verb, name, choose, by, why, without_report))
 
     def _read(self, name: str | None, states: Collection[State]) -> list[Published]:
         with self.database.connect() as connection:
@@ -114,26 +119,35 @@ class EngineIndex:
             _append(connection, [Move(id=str(row["id"]), came_from=None, to=State.DRAFT)], by, why)
             return True
 
-    def _move(self, verb: Verb, name: str, choose: Choose, by: str, why: str) -> tuple[Move, ...]:
+    def _move(self, verb: Verb, name: str, choose: Choose, by: str, why: str, without_report: str) -> tuple[Move, ...]:
         with self.database.begin() as connection:
-            return move_within(connection, verb, name, choose, by=by, why=why)
+            return move_within(connection, verb, name, choose, by=by, why=why, without_report=without_report)
 
 
 def move_within(
-    connection: Connection, verb: Verb, name: str, choose: Choose, *, by: str, why: str
+    connection: Connection, verb: Verb, name: str, choose: Choose, *, by: str, why: str, without_report: str = ""
 ) -> tuple[Move, ...]:
     """As EngineIndex.move, in a transaction of the caller's, which holds the name until it ends."""
     connection.execute(LOCK, {"name": name})
     known = _published(connection, name, ())
-    chosen = [one.variant for one in choose(known)]
+    found = choose(known)
+    if verb in GATED and not without_report:
+        for one in found:
+            refuse_unproven(one.manifest)
+    chosen = [one.variant for one in found]
     moves = moves_for(verb, chosen, [one.variant for one in known], _highest_current(connection, name))
-    _append(connection, moves, by, why)
+    _append(connection, moves, by, exempted(why, without_report))
     return moves
 
 
 def published_within(connection: Connection, name: str) -> list[Published]:
     """As EngineIndex.published, in a transaction of the caller's."""
     return _published(connection, name, ())
+
+
+def exempted(why: str, without_report: str) -> str:
+    """The grounds as they are recorded."""
+    return f"{why} (without a report: {without_report})" if without_report else why
 
 
 def _published(connection: Connection, name: str | None, states: Collection[State]) -> list[Published]:

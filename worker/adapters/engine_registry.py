@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from engines.catalogue import EngineFiles, VerifiedEngine, verified_engine
+from engines.gate import refuse_unproven
 from engines.keyring import refuse_retiring
 from engines.lifecycle import State
 from engines.matrix import Machine, best
 from engines.runner import Backend
 from engines.signing import TrustedKeys
 from engines.store import EngineStore, opened
-from worker.adapters.engine_index import EngineIndex, Published
+from worker.adapters.engine_index import EngineIndex, Published, exempted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +26,17 @@ class EngineRegistry:
     store: EngineStore
     keys: TrustedKeys
 
-    def publish(self, files: EngineFiles, name: str, *, by: str, why: str) -> tuple[str, bool]:
-        """Verify an engine's files, keep them, then enter them as a draft. Returns the id, and whether it is new."""
+    def publish(
+        self, files: EngineFiles, name: str, *, by: str, why: str, without_report: str = ""
+    ) -> tuple[str, bool]:
+        """Verify an engine's files, keep them, then enter them as a draft. Its release proves its accuracy, or says
+        why not, or `without_report` does. Returns the id, and whether it is new."""
         manifest = verified_engine(files, name, self.keys).manifest
         refuse_retiring(self.keys, manifest.key_id)
+        if not without_report:
+            refuse_unproven(manifest)
         engine_id = self.store.put(files)
-        return engine_id, self.index.add(engine_id, manifest, by=by, why=why)
+        return engine_id, self.index.add(engine_id, manifest, by=by, why=exempted(why, without_report))
 
     def read(self, published: Published, *, now: datetime | None = None) -> VerifiedEngine:
         """The engine, verified anew."""

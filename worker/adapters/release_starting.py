@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Literal
 from uuid import UUID, uuid4
 
@@ -19,7 +20,16 @@ Complete = Callable[[Published, Published], None]  # candidate, current: raises 
 
 
 def start_release(
-    database: Engine, name: str, choose: Choose, complete: Complete, *, mode: Mode, share: float, by: str, why: str
+    database: Engine,
+    name: str,
+    choose: Choose,
+    complete: Complete,
+    *,
+    mode: Mode,
+    share: float,
+    by: str,
+    why: str,
+    without_report: str = "",
 ) -> tuple[UUID, Published]:
     """Let the one engine that `choose` takes be tried beside the current one; its release and the engine.
 
@@ -34,7 +44,8 @@ def start_release(
             complete(candidate, current)
             _refuse_rival(connection, name, candidate)
             if candidate.state is not State.CANARY:
-                move_within(connection, "canary", name, lambda known: _same(known, candidate), by=by, why=why)
+                same = partial(_same, wanted=candidate)
+                move_within(connection, "canary", name, same, by=by, why=why, without_report=without_report)
             release = uuid4()
             _end(connection, name, "held", {"by": by, "why": why, "followed_by": str(release)})
             row = {"id": release, "name": name, "candidate": candidate.id, "current": current.id}
@@ -46,7 +57,15 @@ def start_release(
 
 
 def move_and_end(
-    database: Engine, verb: Verb, name: str, choose: Choose, complete: Complete, *, by: str, why: str
+    database: Engine,
+    verb: Verb,
+    name: str,
+    choose: Choose,
+    complete: Complete,
+    *,
+    by: str,
+    why: str,
+    without_report: str = "",
 ) -> tuple[Move, ...]:
     """Promote, roll back or take back. A running release of that name ends with it: what it compares with is current no
     more, or it has no candidate. `complete` is asked of each engine that is promoted over another."""
@@ -59,7 +78,8 @@ def move_and_end(
             for candidate, current in _replacing(known, chosen) if verb == "promote" else ():
                 complete(candidate, current)
             ids = {one.id for one in chosen}
-            moves = move_within(connection, verb, name, lambda now: [o for o in now if o.id in ids], by=by, why=why)
+            mine_of = partial(_of, ids=ids)
+            moves = move_within(connection, verb, name, mine_of, by=by, why=why, without_report=without_report)
             running = _running(connection, name)
             if running is not None:
                 mine = running.candidate in ids
@@ -96,6 +116,10 @@ def _replacing(known: Sequence[Published], chosen: Sequence[Published]) -> list[
 
 def _same(known: Sequence[Published], wanted: Published) -> list[Published]:
     return [one for one in known if one.id == wanted.id]
+
+
+def _of(known: Sequence[Published], ids: Collection[str]) -> list[Published]:
+    return [one for one in known if one.id in ids]
 
 
 def _refuse_rival(connection: Connection, name: str, candidate: Published) -> None:

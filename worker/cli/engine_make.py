@@ -177,7 +177,7 @@ def evaluate(
             trial = run_trial(parts, *encoders, names=names, profiles=chosen, seed=seed)
             rates = _rates(runners, parts.probes, exact.manifest.preprocessing.size)
         found = evaluation(trial, exact, coarse, rates, runners[0].info.backend)
-        budget = _budget(exact, recall_loss, cosine_mean, cosine_p1, file_share)
+        budget = _budget(coarse, recall_loss, cosine_mean, cosine_p1, file_share)
         checks = ev.checks(found, budget)
         told: dict[str, object] = {
             "set": labelled.name,
@@ -308,9 +308,9 @@ def _rates(runners: Sequence[Runner], items: Sequence[Item], size: int) -> dict[
 
 
 def _budget(
-    exact: Draft, recall_loss: float | None, mean: float | None, p1: float | None, size: float | None
+    candidate: Draft, recall_loss: float | None, mean: float | None, p1: float | None, size: float | None
 ) -> ev.Budget:
-    usual = ev.default_budget(exact.manifest.family)
+    usual = ev.default_budget(candidate.manifest.family, candidate.manifest.precision)
     given = {"recall_loss": recall_loss, "cosine_mean": mean, "cosine_p1": p1, "size": size}
     return replace(usual, **{name: value for name, value in given.items() if value is not None})
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import typer
 
+from engines import gate
 from engines.catalogue import EngineFiles, VerifiedEngine, chosen_backend, open_runner
 from engines.errors import EngineRefused
+from engines.gate import proof_of, refuse_unproven
 from engines.gpu.opened import Gpu
 from engines.keyring import load_signer, make_hmac, make_pair
 from engines.lifecycle import Move, State
 from engines.machine import this_machine
 from engines.manifest import EngineManifest, golden_path, manifest_path, model_path
 from engines.matrix import refuse_misfit
+from engines.proof import Proof, proof_fields
 from engines.publish import released, signed
 from engines.release import Target, TargetBackend
 from engines.runner import Backend
@@ -35,6 +39,9 @@ Name = Annotated[str, typer.Argument(help="The encoder's name.")]
 By = Annotated[str, typer.Option(help="Who answers for it.")]
 Why = Annotated[str, typer.Option(help="On what grounds.")]
 Version = Annotated[int | None, typer.Option(help="Of this version alone.", min=1)]
+WithoutReport = Annotated[
+    str, typer.Option("--without-report", help="Why no passing report is needed; recorded for good.")
+]
 Id = Annotated[str, typer.Option("--id", help="Of this engine alone: the first digits of its id.")]
 
 
@@ -64,6 +71,8 @@ def show(
         return
     for one, events in told:
         terminal.print_facts(_facts(one))
+        for bound in gate.told(one.release.proof).get("bounds", []):
+            terminal.say(f"  {bound}")
         rows = [(e.at, e.came_from, e.state, e.by, e.why, e.role) for e in events]
         terminal.print_table(("at", "from", "to", "by", "why", "role"), rows, empty="It went through nothing.")
 
@@ -76,6 +85,10 @@ def publish(
     key: Annotated[
         Path | None, typer.Option(help="Private key (PEM) or HMAC key (*.hmac); unset: it is a signed release already.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="evaluation.json of `assay engine evaluate` on this very engine.")
+    ] = None,
+    without_report: WithoutReport = "",
     version: Annotated[int | None, typer.Option(help="Unset: one above the highest published.", min=1)] = None,
     valid_days: Annotated[int | None, typer.Option(help="Refused after so many days; unset: never.", min=1)] = None,
     backend: Annotated[TargetBackend, typer.Option(help="The only backend that it is for.")] = "any",
@@ -85,14 +98,18 @@ def publish(
     ] = None,
     as_json: terminal.AsJson = False,
 ) -> None:
-    """Sign an engine and enter it as a draft. Workers do not see it until it is verified and promoted."""
+    """Sign an engine, with what its accuracy report proves, and enter it as a draft. Workers do not see it until it
+    is verified and promoted."""
     with opened_registry() as registry:
         files = _read(folder, name)
         if key is not None:
             target = _target(backend, capability, requires or ())
             number = version or registry.index.highest_version(name) + 1
-            files = _signed(files, name, key, target=target, version=number, valid_days=valid_days)
-        engine_id, new = registry.publish(files, name, by=by, why=why)
+            proof = _proof(files, name, report, without_report)
+            files = _signed(files, name, key, target=target, version=number, valid_days=valid_days, proof=proof)
+        elif report is not None:
+            raise AssayError("a report goes under the signature: give --key with --report")
+        engine_id, new = registry.publish(files, name, by=by, why=why, without_report=without_report)
     if as_json:
         terminal.print_json({"id": engine_id, "new": new})
     terminal.say(f"{'Published' if new else 'Known already:'} {name} as {engine_id[:SHORT]}; next: assay engine verify")
@@ -107,18 +124,21 @@ def verify(
     ] = "auto",
     by: Annotated[str, typer.Option(help="Who answers for it: drafts that pass become verified.")] = "",
     why: Annotated[str, typer.Option(help="On what grounds; needed with --by.")] = "",
+    without_report: WithoutReport = "",
     as_json: terminal.AsJson = False,
 ) -> None:
-    """Read engines back as a worker would, check their bytes, run them on the golden images. Exits 1 if any fails."""
+    """Read engines back as a worker would, check their bytes and what their reports prove, run them on the golden
+    images. Exits 1 if any fails."""
     if bool(by) != bool(why):
         raise AssayError("give --by and --why together, or neither to check alone")
     with opened_registry() as registry:
         wanted = Chosen(name=name, version=version, engine_id=engine_id, states=_UNRETIRED)
         found = choose(registry.index.published(name), wanted)
-        results = {one.id: _tested(registry, one, chosen_backend(backend)) for one in found}
+        results = {one.id: _tested(registry, one, chosen_backend(backend), not without_report) for one in found}
         passed = {one.id for one in found if results[one.id] is None and one.state is State.DRAFT}
         if by and passed:
-            registry.index.move("verify", name, lambda known: [o for o in known if o.id in passed], by=by, why=why)
+            chosen = partial(_of, ids=passed)
+            registry.index.move("verify", name, chosen, by=by, why=why, without_report=without_report)
         states = {one.id: one.state for one in registry.index.published(name)}
     rows = [(one.variant.version, one.variant.slot, states[one.id], results[one.id] or "passed") for one in found]
     if as_json:
@@ -182,6 +202,10 @@ def opened_registry() -> Iterator[EngineRegistry]:
 _UNRETIRED: Final = tuple(state for state in State if state is not State.RETIRED)
 
 
+def _of(known: Sequence[Published], ids: Collection[str]) -> list[Published]:
+    return [one for one in known if one.id in ids]
+
+
 def _read(folder: Path, name: str) -> EngineFiles:
     paths = [place(folder, name) for place in (manifest_path, model_path, golden_path)]
     try:
@@ -192,12 +216,29 @@ def _read(folder: Path, name: str) -> EngineFiles:
 
 
 def _signed(
-    files: EngineFiles, name: str, key: Path, *, target: Target, version: int, valid_days: int | None
+    files: EngineFiles,
+    name: str,
+    key: Path,
+    *,
+    target: Target,
+    version: int,
+    valid_days: int | None,
+    proof: Proof | None,
 ) -> EngineFiles:
-    made = EngineManifest.from_json(files.manifest, f"{name}.manifest.json")
-    release = released(made, version=version, machine=this_machine(), target=target, valid_days=valid_days)
+    made, machine = EngineManifest.from_json(files.manifest, f"{name}.manifest.json"), this_machine()
+    release = released(made, version=version, machine=machine, target=target, valid_days=valid_days, proof=proof)
     manifest = signed(release, load_signer(key)).to_json()
     return EngineFiles(manifest=manifest, model=files.model, golden=files.golden)
+
+
+def _proof(files: EngineFiles, name: str, report: Path | None, without: str) -> Proof | None:
+    if report is None:
+        return Proof(without=without) if without else None
+    try:
+        raw = report.read_bytes()
+    except OSError as error:
+        raise AssayError(f"{report}: {error.strerror}; name the evaluation.json of this engine") from error
+    return proof_of(raw, EngineManifest.from_json(files.manifest, f"{name}.manifest.json"), without=without)
 
 
 def _target(backend: TargetBackend, capability: str, requires: Sequence[str]) -> Target:
@@ -212,9 +253,11 @@ def _target(backend: TargetBackend, capability: str, requires: Sequence[str]) ->
         raise AssayError(f"a target that cannot be: {error}") from error
 
 
-def _tested(registry: EngineRegistry, published: Published, backend: Backend) -> str | None:
-    """What is wrong with an engine; None where it runs here as it did where it was made."""
+def _tested(registry: EngineRegistry, published: Published, backend: Backend, proven: bool) -> str | None:
+    """What is wrong with an engine; None where it proves its accuracy and runs here as it did where it was made."""
     try:
+        if proven:
+            refuse_unproven(published.manifest)
         _run_once(registry.read(published), backend)
     except EngineRefused as refusal:
         return str(refusal)
@@ -256,6 +299,7 @@ def _facts(one: Published) -> dict[str, object]:
         "opset": one.manifest.opset,
         "input": f"{one.manifest.preprocessing.size} px, {grids} patches",
         "made with": made_with,
+        "proven": gate.told(one.release.proof)["proven"],
     }
 
 
@@ -264,7 +308,9 @@ def _shown(one: Published, events: Sequence[Event]) -> dict[str, object]:
     changes = [
         {"at": e.at, "from": e.came_from, "to": e.state, "by": e.by, "why": e.why, "role": e.role} for e in events
     ]
-    return {**facts, "made_with": dict(one.release.made_with), "report": dict(one.manifest.report), "events": changes}
+    proof = None if one.release.proof is None else proof_fields(one.release.proof)
+    told = {"made_with": dict(one.release.made_with), "report": dict(one.manifest.report), "proof": proof}
+    return {**facts, **told, "events": changes}
 
 
 def register(app: typer.Typer) -> None:

@@ -17,7 +17,7 @@ from worker.adapters.release_gaps import gaps
 from worker.adapters.release_starting import Mode, move_and_end, start_release
 from worker.cli import terminal
 from worker.cli.engine_choice import Chosen, choose
-from worker.cli.engine_registry import SHORT, By, Id, Name, Version, Why, refusals, tell
+from worker.cli.engine_registry import SHORT, By, Id, Name, Version, Why, WithoutReport, refusals, tell
 from worker.cli.opening import open_database
 from worker.errors import AssayError
 from worker.settings import Settings, load_settings
@@ -34,10 +34,12 @@ def canary(
     share: Annotated[str, typer.Option(help=SHARE_HELP)] = "5%",
     version: Version = None,
     engine_id: Id = "",
+    without_report: WithoutReport = "",
 ) -> None:
     """Try a verified engine on a share of the jobs: both engines look, the candidate's verdict is published. Given
     again with another share, the release goes on with that, counted anew."""
-    _start("canary", _tried(name, version, engine_id), share_of(share), by=by, why=why)
+    wanted = _tried(name, version, engine_id)
+    _start("canary", wanted, share_of(share), by=by, why=why, without_report=without_report)
 
 
 def shadow(
@@ -47,9 +49,11 @@ def shadow(
     share: Annotated[str, typer.Option(help=SHARE_HELP)] = "100%",
     version: Version = None,
     engine_id: Id = "",
+    without_report: WithoutReport = "",
 ) -> None:
     """Try a verified engine beside the current one, whose verdicts are published."""
-    _start("shadow", _tried(name, version, engine_id), share_of(share), by=by, why=why)
+    wanted = _tried(name, version, engine_id)
+    _start("shadow", wanted, share_of(share), by=by, why=why, without_report=without_report)
 
 
 def take_back(name: Name, by: By, why: Why, version: Version = None, engine_id: Id = "") -> None:
@@ -57,9 +61,16 @@ def take_back(name: Name, by: By, why: Why, version: Version = None, engine_id: 
     _move("take back", Chosen(name=name, version=version, engine_id=engine_id, states=(State.CANARY,)), by=by, why=why)
 
 
-def promote(name: Name, by: By, why: Why, version: Version = None, engine_id: Id = "") -> None:
+def promote(
+    name: Name,
+    by: By,
+    why: Why,
+    version: Version = None,
+    engine_id: Id = "",
+    without_report: WithoutReport = "",
+) -> None:
     """Make verified or canary engines current; those that were become previous. Running workers swap to them."""
-    _move("promote", _tried(name, version, engine_id), by=by, why=why)
+    _move("promote", _tried(name, version, engine_id), by=by, why=why, without_report=without_report)
 
 
 def rollback(name: Name, by: By, why: Why, version: Version = None, engine_id: Id = "") -> None:
@@ -83,7 +94,7 @@ def _tried(name: str, version: int | None, engine_id: str) -> Chosen:
     return Chosen(name=name, version=version, engine_id=engine_id, states=TRIED, newest=True)
 
 
-def _start(mode: Mode, wanted: Chosen, share: float, *, by: str, why: str) -> None:
+def _start(mode: Mode, wanted: Chosen, share: float, *, by: str, why: str, without_report: str) -> None:
     settings = load_settings()
     with refusals(), open_database(settings) as database:
         _, candidate = start_release(
@@ -92,18 +103,20 @@ def _start(mode: Mode, wanted: Chosen, share: float, *, by: str, why: str) -> No
             share=share,
             by=by,
             why=why,
+            without_report=without_report,
         )
     terminal.say(f"{candidate.id[:SHORT]}: {mode} of {share:.3g} of the jobs, version {candidate.variant.version}")
     _ring(settings, wanted.name)
 
 
-def _move(verb: Verb, wanted: Chosen, *, by: str, why: str) -> None:
+def _move(verb: Verb, wanted: Chosen, *, by: str, why: str, without_report: str = "") -> None:
     settings = load_settings()
     with refusals(), open_database(settings) as database:
         moves = move_and_end(
             *(database, verb, wanted.name, lambda known: choose(known, wanted), _completeness(settings, database)),
             by=by,
             why=why,
+            without_report=without_report,
         )
     tell(moves)
     _ring(settings, wanted.name)
