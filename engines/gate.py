@@ -44,11 +44,16 @@ def refuse_unproven(manifest: EngineManifest) -> None:
         raise EngineRefused(RefusalCode.UNPROVEN, message, f"{_EVALUATE} and publish with --report, {_EXEMPT}")
     if proof.without:
         return
-    faults = list(_faults(manifest, proof))
+    faults = faults_of(manifest, proof)
     if faults:
         message = f"{manifest.name} is over its accuracy budget: {'; '.join(faults)}"
         fix = f"quantize anew under a tighter budget, or evaluate on more items, {_EXEMPT}"
         raise EngineRefused(RefusalCode.OVER_BUDGET, message, fix)
+
+
+def faults_of(manifest: EngineManifest, proof: Proof) -> list[str]:
+    """Bounds of the usual budget that a proof does not hold."""
+    return list(_faults(manifest, proof))
 
 
 def told(proof: Proof | None) -> dict[str, Any]:
