@@ -43,14 +43,16 @@ class Inputs:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Raced:
-    """One line of the race. `why` says what keeps a candidate out; cosines are those of the plan to FP32, rates images
-    a second by batch; `build_s` is 0 where a plan was there already."""
+    """One line of the race. `why` says what keeps a candidate out, and `yardstick` that it is the original without a
+    report, timed to compare with; cosines are those of the plan to FP32, rates images a second by batch; `build_s` is
+    0 where a plan was there already."""
 
     draft: str
     precision: str
     plan: str
     onnx_sha256: str
     why: str = ""
+    yardstick: bool = False
     build_s: float = 0.0
     load_s: float = 0.0
     plan_bytes: int = 0
@@ -64,10 +66,12 @@ class Raced:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """The race's lines, the winner's draft with the recipe's profiles, and the plan that serves it."""
+    """The race's lines, the winner's draft with the recipe's profiles, its report where it has one, and the plan that
+    serves it."""
 
     raced: tuple[Raced, ...]
     winner: Draft
+    report: bytes
     line: Raced
     plans: tuple[tuple[PlanHeader, bytes], ...]
 
@@ -186,7 +190,11 @@ def _entered(
     for compatible in (False, True) if bench.recipe.version_compatible else (False,):
         plan = "version-compatible" if compatible else "plain"
         line = Raced(
-            draft=one.draft, precision=draft.manifest.precision, plan=plan, onnx_sha256=draft.manifest.onnx_sha256
+            draft=one.draft,
+            precision=draft.manifest.precision,
+            plan=plan,
+            onnx_sha256=draft.manifest.onnx_sha256,
+            yardstick=bench.recipe.require_reports and not report and draft.manifest.precision == "fp32",
         )
         try:
             why = _unproven(bench.recipe, draft, report)
@@ -253,15 +261,17 @@ def _timed(
 def _chosen(recipe: Recipe, inputs: Inputs, raced: Sequence[tuple[Raced, Draft]], folder: Path) -> Built:
     """The fastest that passed; of version-compatible plans where the recipe asks for them."""
     wanted = "version-compatible" if recipe.version_compatible else "plain"
-    able = [(line, draft) for line, draft in raced if not line.why and line.plan == wanted]
+    able = [(line, draft) for line, draft in raced if not (line.why or line.yardstick) and line.plan == wanted]
     if not able:
-        told = "; ".join(f"{line.draft} ({line.plan}): {line.why}" for line, _ in raced if line.why)
+        told = "; ".join(f"{line.draft} ({line.plan}): {line.why or 'it has no report'}" for line, _ in raced)
         raise MakingRefused(f"no candidate passes: {told}", "mend what is named, or race other drafts")
     line, winner = max(able, key=lambda one: one[0].best_rate)
     plans = PlanFolder(folder)
     headers = [header for header in plans.headers() if header.onnx_sha256 == line.onnx_sha256]
     kept = [(header, plans.read(header) or b"") for header in headers if _is(header, wanted)]
-    return Built(raced=tuple(one for one, _ in raced), winner=winner, line=line, plans=tuple(kept))
+    report = next(report for one, _, report in inputs.candidates if one.draft == line.draft)
+    lines = tuple(one for one, _ in raced)
+    return Built(raced=lines, winner=winner, report=report, line=line, plans=tuple(kept))
 
 
 def _is(header: PlanHeader, plan: str) -> bool:

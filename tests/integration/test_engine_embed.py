@@ -112,7 +112,8 @@ class Life:
         private, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         key.write_bytes(self.made.key.private_bytes(serialization.Encoding.PEM, private, plain))
         key.chmod(0o600)
-        assert self.engine("publish", str(self.made.candidate), NAME, "--key", str(key), *DID).exit_code == 0
+        given = ("--key", str(key), "--without-report", "untrained", *DID)
+        assert self.engine("publish", str(self.made.candidate), NAME, *given).exit_code == 0
         assert self.engine("verify", NAME, *DID).exit_code == 0
 
     def missing(self) -> Missing:

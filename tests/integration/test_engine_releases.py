@@ -23,6 +23,7 @@ from engines.catalogue import MODELS_DIR
 from engines.lifecycle import Verb
 from engines.manifest import EngineManifest, manifest_path
 from engines.matrix import Machine
+from engines.proof import Proof
 from engines.publish import released
 from engines.release import Target
 from migrations.roles import create_analyst, set_role_password
@@ -63,7 +64,8 @@ ON CONFLICT (release_id, tenant, job_id) DO NOTHING
 
 def manifest_of(version: int, target: Target | None = None) -> EngineManifest:
     raw = manifest_path(MODELS_DIR, NAME).read_bytes()
-    return released(EngineManifest.from_json(raw, "shipped"), version=version, machine=MACHINE, target=target)
+    made, proof = EngineManifest.from_json(raw, "shipped"), Proof(without="a test")
+    return released(made, version=version, machine=MACHINE, target=target, proof=proof)
 
 
 @dataclass(kw_only=True)

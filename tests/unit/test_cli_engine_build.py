@@ -30,6 +30,7 @@ rounds = 1
 
 [[candidates]]
 draft = "fp32"
+report = "exact.json"
 
 [[candidates]]
 draft = "int8"
@@ -40,7 +41,8 @@ report = "evaluation.json"
 @pytest.fixture(scope="module")
 def drafts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drafts")
-    _, coarse = goods.twins(folder)
+    exact, coarse = goods.twins(folder)
+    goods.held_report(folder / "exact.json", exact.manifest)
     goods.held_report(folder / "evaluation.json", coarse.manifest)
     return folder
 
@@ -91,6 +93,8 @@ def test_a_recipe_becomes_a_plan_that_the_next_worker_takes(
     winner = max(lines.values(), key=lambda line: line["rates"][-1][1])
     assert record["winner"]["draft"] == winner["draft"]
     assert json.loads((tmp_path / "out" / "build.json").read_text()) == record
+    report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert report["candidate"]["onnx_sha256"] == record["winner"]["onnx_sha256"]
     engine = read_draft(tmp_path / "out" / "engine")
     assert engine.manifest.profiles == (1, 2)
     assert [header["onnx_sha256"] for header in record["plans"]] == [engine.manifest.onnx_sha256]
@@ -106,7 +110,7 @@ def test_the_lock_builds_the_same_and_nothing_else(recipe: Path, drafts: Path, t
     lock.write_text((tmp_path / "out" / "recipe.lock.toml").read_text())
     again = record_of(build(lock, tmp_path / "again", "--no-keep"))
     digests = again["recipe"]["digests"]
-    assert {name for name, _ in digests} == {"fp32", "int8", "evaluation.json", "golden"}
+    assert {name for name, _ in digests} == {"fp32", "int8", "exact.json", "evaluation.json", "golden"}
     assert (tmp_path / "again" / "recipe.lock.toml").read_text() == lock.read_text()
     for pinned, other, told in (
         (dict(digests)["int8"], "0" * 64, "the recipe pins file int8"),
@@ -136,6 +140,16 @@ def test_a_candidate_without_a_passing_report_is_told_and_does_not_win(
         assert record["winner"]["draft"] == "fp32"
     recipe.write_text("require_reports = false\n" + RECIPE.replace('report = "evaluation.json"', ""))
     assert lines_of(record_of(build(recipe, tmp_path / "bare")))["int8"]["why"] == ""
+
+
+def test_the_original_without_a_report_is_timed_and_never_taken(recipe: Path, drafts: Path, tmp_path: Path) -> None:
+    recipe.write_text(RECIPE.replace('report = "exact.json"', ""))
+    record = record_of(build(recipe, tmp_path / "out"))
+    assert record["winner"]["draft"] == "int8"
+    assert (lines_of(record)["fp32"]["yardstick"], len(lines_of(record)["fp32"]["rates"])) == (True, 2)
+    goods.held_report(drafts / "worst.json", read_draft(drafts / "int8").manifest, **{"verdict flips": 0.1})
+    recipe.write_text(RECIPE.replace('report = "exact.json"', "").replace("evaluation.json", "worst.json"))
+    assert "no candidate passes" in refused(build(recipe, tmp_path / "none"))
 
 
 def test_a_plan_that_departs_from_fp32_does_not_win(

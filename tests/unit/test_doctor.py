@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 
 from engines.machine import Processor
 from engines.matrix import Card, Machine
+from engines.plan_files import PlanHeader
 from engines.publish import released, seeded_engine, seeded_model
 from engines.release import Target
 from engines.signing import TrustedKey
 from worker.cli import doctor_services
 from worker.cli.doctor_engines import of_engine, of_keys
 from worker.cli.doctor_machine import of_backend, of_gpu, of_memory, of_processor
+from worker.cli.doctor_plans import of_plan
 from worker.cli.findings import fail, without_secrets
 from worker.cli.main import app
 from worker.settings import load_settings
@@ -166,3 +168,13 @@ def test_a_secret_in_a_librarys_words_is_hidden(monkeypatch: pytest.MonkeyPatch)
     told = without_secrets([fail("a", "b", f"cannot log in with {CANARY}", f"change {CANARY}")], load_settings())
     (finding,) = told
     assert (finding.found, finding.fix) == ("cannot log in with ***", "change ***")
+
+
+def test_plans_that_lie_ready_and_those_of_other_machines_are_told(tmp_path: Path) -> None:
+    here = PlanHeader(backend="tensorrt", name="x", onnx_sha256="a" * 64, profiles=(1,), version="10.6", machine="9.0")
+    there = replace(here, machine="8.6")
+    assert of_plan(here, [there, here]).state == "ok"
+    found = of_plan(here, [there, replace(here, onnx_sha256="b" * 64)])
+    assert (found.state, found.fix) == ("warn", "assay engine build RECIPE")
+    assert "none for tensorrt 10.6 on 9.0, only for tensorrt 10.6 on 8.6" in found.found
+    assert of_plan(replace(here, backend="openvino"), []).state == "ok"

@@ -11,6 +11,7 @@ import typer
 from worker.cli import terminal
 from worker.cli.doctor_engines import engine_findings
 from worker.cli.doctor_machine import machine_findings
+from worker.cli.doctor_plans import plan_findings
 from worker.cli.doctor_services import database_findings, kafka_findings, redis_finding
 from worker.cli.findings import Finding, fail, ok, without_secrets
 from worker.errors import ConfigurationError
@@ -47,6 +48,7 @@ def _looked(settings: Settings, *, load: bool) -> Iterator[Finding]:
     yield from machine_findings(settings)
     findings, engines = engine_findings(settings, load=load)
     yield from findings
+    yield from plan_findings(settings, engines)
     yield from kafka_findings(settings)
     yield from database_findings(settings, engines)
     yield redis_finding(settings)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from engines import gate
 from engines.catalogue import VerifiedEngine, chosen_backend, open_session
 from engines.errors import EngineRefused
 from engines.machine import this_machine
@@ -53,7 +54,8 @@ def of_engine(settings: Settings, manifest: EngineManifest, now: datetime) -> Fi
     release = manifest.release
     version = f"version {release.version} for {release.target}, " if release is not None else ""
     made = f", made with {versions_line(release.made_with)}" if release is not None and release.made_with else ""
-    told = f"{version}{manifest.precision}, opset {manifest.opset}, key {manifest.key_id}{made}"
+    proven = f"proven: {gate.told(release.proof)['proven']}, " if release is not None else ""
+    told = f"{version}{manifest.precision}, opset {manifest.opset}, {proven}key {manifest.key_id}{made}"
     for fault in misfits(manifest, this_machine(), backend):
         return fail("engines", manifest.name, fault.message, fault.fix)
     if release is not None and _over(release.expires_at, now + SOON):

@@ -32,8 +32,8 @@ def build(
 ) -> None:
     """Build the engines of a recipe for this machine: race all that pass, prove the very plans against FP32.
 
-    The new folder holds engine/ (the fastest draft, to publish), plans/, build.json with the whole table, and
-    recipe.lock.toml, the recipe with every digest and version pinned.
+    The new folder holds engine/ (the fastest draft, to publish) with its report, plans/, build.json with the whole
+    table, and recipe.lock.toml, the recipe with every digest and version pinned.
     """
     with one_line():
         check_new(out)
@@ -42,6 +42,8 @@ def build(
         with new_folder(out) as part:
             made = built(wanted, inputs, part / "plans", terminal.say)
             write_draft(made.winner, part / "engine")
+            if made.report:
+                (part / "evaluation.json").write_bytes(made.report)
             pinned = wanted.pinned(inputs.digests, this_machine().versions)
             (part / "recipe.lock.toml").write_text(as_toml(pinned), encoding="utf-8")
             record = as_record(pinned, made, len(inputs.golden))
@@ -53,7 +55,8 @@ def build(
         terminal.print_table(COLUMNS, [row(line, made.line) for line in made.raced], empty="")
     if kept is not None:
         terminal.say(f"The plan lies in {kept}, where workers of this user find it")
-    terminal.say(f"Wrote {out}; next: assay engine publish {out}/engine {wanted.name} --report ...")
+    report = f" --report {out}/evaluation.json" if made.report else ""
+    terminal.say(f"Wrote {out}; next: assay engine publish {out}/engine {wanted.name} --key KEY{report}")
 
 
 def as_record(recipe: Recipe, made: Built, golden_images: int) -> dict[str, object]:
@@ -82,7 +85,7 @@ def compatible_cost(raced: Sequence[Raced], winner: Raced) -> float | None:
 
 
 def row(line: Raced, winner: Raced) -> tuple[object, ...]:
-    told = line.why or ("taken" if line is winner else "")
+    told = line.why or ("taken" if line is winner else "to compare with" if line.yardstick else "")
     if not line.rates:
         return (line.draft, line.plan, _cosine(line), "", "", "", "", "", told)
     batch, rate = line.rates[-1]
