@@ -1,4 +1,4 @@
-"""What `assay doctor` looks at in the plans: whether those of this machine lie ready, and for what others were built."""
+"""What `assay doctor` looks at in the plans: whether this machine's lie ready, and for what others were built."""
 
 from __future__ import annotations
 
