@@ -11,7 +11,7 @@ set -euo pipefail
 encoder=$1 name=$2 photographs=$3 labelled=$4 work=$5
 : "${ASSAY_DATABASE__URL:?}" "${ASSAY_ENGINES__REGISTRY:?}" "${ASSAY_ENGINES__KEYS_DIR:?}"
 read -ra levels <<<"${LEVELS:---mean 0.485,0.456,0.406 --std 0.229,0.224,0.225}"
-read -ra judged <<<"${JUDGED:---category bag --alpha-accept 0.02 --alpha-reject 0.02}"
+read -ra judged <<<"${JUDGED:---category bag --alpha-accept 0.04 --alpha-reject 0.04}"
 signed=(--by "${BY:-$(id -un)}" --why "docs/engine-life.sh")
 
 assay() {

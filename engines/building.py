@@ -13,13 +13,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.catalogue import Gpu, open_runner
+from engines.catalogue import open_runner
 from engines.drafts import Draft, MakingRefused, read_draft
 from engines.errors import EngineRefused, RefusalCode
 from engines.evaluating import images_per_s
 from engines.gate import faults_of, proof_of
 from engines.golden import golden_pixels
 from engines.gpu.device import Device
+from engines.gpu.encoder import GpuOptions
+from engines.gpu.opened import Gpu
 from engines.machine import this_machine
 from engines.manifest import sha256_hex
 from engines.photographs import photograph_files, read_photographs
@@ -86,8 +88,8 @@ class Bench:
 
     def opened(self, draft: Draft, compatible: bool) -> Runner:
         """From its plan where that is there, else built. Raises EngineRefused."""
-        plans = PlanFolder(self.folder, version_compatible=compatible)
-        gpu = Gpu(device=self.device, plans=plans) if self.device is not None else None
+        plans, options = PlanFolder(self.folder), GpuOptions(version_compatible=compatible)
+        gpu = Gpu(device=self.device, plans=plans, options=options) if self.device is not None else None
         return open_runner(draft.unsigned(), self.recipe.backend, self.recipe.threads or None, gpu, plans)
 
 

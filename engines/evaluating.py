@@ -190,7 +190,7 @@ def checks(found: Evaluation, budget: Budget) -> tuple[Check, ...]:
         RECALL: (lost, _asked(exact.recall_at_1)),
         MEAN: (found.cosine_mean, ""),
         P1: (found.cosine_p1, ""),
-        FLIPS: _share(found, moved.hard_flips if moved else 0),
+        FLIPS: _share(found, moved.hard_flips if moved else 0, both=True),
         CHANGES: _share(found, moved.abstention_changes if moved else 0),
         SIZE: (candidate.bytes / exact.bytes, ""),
     }
@@ -201,14 +201,17 @@ def checks(found: Evaluation, budget: Budget) -> tuple[Check, ...]:
     )  # fmt: skip
 
 
-def _share(found: Evaluation, count: int) -> tuple[float | None, str]:
-    """Of the judged items, and of how many; where FP32 decides nothing, nothing could change: that proves nothing."""
+def _share(found: Evaluation, count: int, *, both: bool = False) -> tuple[float | None, str]:
+    """Of the judged items, and of how many. Where FP32 decides nothing, or with `both` never one of the two verdicts,
+    nothing could change: that proves nothing."""
     moved = found.moved
     if moved is None:
         return None, found.no_verdicts or ""
     told = f"{moved.judged} items, {moved.decided} of them decided by FP32"
     if not moved.decided:
         return None, told
+    if both and not all(sum(row) for row in moved.matrix[:2]):
+        return None, f"{told}, all alike: both verdicts are needed"
     return count / moved.judged, f"{told}; a rate below {_upper(count, moved.judged):.1%} at 95 %"
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engines.catalogue import VerifiedEngine, chosen_backend
 from engines.cpu_plans import cpu_header
 from engines.errors import EngineRefused
-from engines.gpu.plans import plan_header
 from engines.machine import this_machine
 from engines.manifest import EngineManifest
 from engines.matrix import Machine
-from engines.plan_files import REBUILD, PlanFolder, PlanHeader, default_folder
+from engines.plan_files import REBUILD, PlanFolder, PlanHeader, default_folder, profiles_of
 from engines.runner import Backend
 from worker.cli.findings import Finding, fail, ok, warn
 from worker.settings import Settings
@@ -40,9 +40,10 @@ def plan_findings(settings: Settings, engines: Sequence[VerifiedEngine]) -> Iter
 
 def of_plan(wanted: PlanHeader, headers: Sequence[PlanHeader]) -> Finding:
     """One engine's plan among all that lie there."""
-    if any(header.key == wanted.key for header in headers):
-        return ok("plans", wanted.name, f"ready for {wanted.told}")
     alike = {h.told for h in headers if (h.backend, h.onnx_sha256) == (wanted.backend, wanted.onnx_sha256)}
+    major = replace(wanted, version=wanted.version.partition(".")[0])  # as version-compatible plans are told
+    if alike & {wanted.told, major.told}:
+        return ok("plans", wanted.name, f"ready for {wanted.told}")
     others = f", only for {'; '.join(sorted(alike))}" if alike else ""
     told = f"none for {wanted.told}{others}"
     if wanted.backend == "openvino":
@@ -51,13 +52,20 @@ def of_plan(wanted: PlanHeader, headers: Sequence[PlanHeader]) -> Finding:
 
 
 def wanted_header(manifest: EngineManifest, backend: Backend, machine: Machine, threads: int) -> PlanHeader | None:
-    """What a plan must be for here; None where the backend is not there, which is told already."""
+    """What a plan must be for here, whichever rewrite it is of; None where the backend is not there, which is told
+    already."""
     if backend == "openvino":
         return cpu_header(manifest, threads) if "openvino" in machine.versions else None
-    if "tensorrt" not in machine.versions or not machine.cards:
+    if backend != "tensorrt" or "tensorrt" not in machine.versions or not machine.cards:
         return None
-    major, _, minor = machine.cards[0].capability.partition(".")
-    return plan_header(manifest, (int(major), int(minor)))
+    return PlanHeader(
+        backend=backend,
+        name=manifest.name,
+        onnx_sha256=manifest.onnx_sha256,
+        profiles=profiles_of(manifest),
+        version=machine.versions["tensorrt"],
+        machine=machine.cards[0].capability,
+    )
 
 
 def _headers(folder: Path) -> list[PlanHeader]:
