@@ -151,6 +151,8 @@ def test_what_was_not_measured_does_not_hold() -> None:
     assert broken(replace(evaluated(), moved=None, no_verdicts="too few items")) == verdicts
     # where FP32 decides nothing, no flip could be seen
     assert broken(evaluated(matrix=((0, 0, 0), (0, 0, 0), (0, 0, 100)))) == verdicts
+    # nor from authentic to counterfeit where it calls nothing authentic
+    assert broken(evaluated(matrix=((0, 0, 0), (0, 47, 0), (0, 0, 53)))) == ["verdict flips"]
     unasked = replace(figures("int8", 25, 1.0), recall_at_1=None)
     assert broken(replace(evaluated(), candidate=unasked)) == ["recall@1 lost"]
 
