@@ -54,8 +54,9 @@ release() {
 release
 assay engine promote "$name" "${signed[@]}"
 
-# The next version. On a site with traffic it is tried there before it is promoted: TRIAL is the command that does so
-# (canary or shadow, and the judge's decision), and its exit code says whether to go on.
+# The next version. On a site with traffic it is tried there before it is promoted: TRIAL is a command that does so, and
+# its exit code says whether to go on. `assay engine canary NAME --share 50%` (or shadow) lets it see jobs, `assay watch`
+# or `assay engine judge` decides, `assay engine release NAME` tells what: docs/engines-release.md.
 release
 if [ -n "${TRIAL:-}" ]; then
   $TRIAL "$name"

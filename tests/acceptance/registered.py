@@ -14,6 +14,7 @@ from engines.catalogue import EngineFiles
 from engines.keyring import read_keys
 from engines.lifecycle import Verb
 from engines.machine import this_machine
+from engines.proof import Proof
 from engines.publish import released, seeded_engine, signed, write_public_key
 from engines.store import FolderStore
 from tests.acceptance.conftest import Deployment
@@ -42,7 +43,9 @@ class Registered:
         """Publish an engine of its own and call it verified; returns its id."""
         made = seeded_engine(NAME, seed, image_size=64)
         version = self.registry.index.highest_version(NAME) + 1
-        manifest = signed(released(made.manifest, version=version, machine=this_machine()), self.key)
+        proof = Proof(without="a test")
+        release = released(made.manifest, version=version, machine=this_machine(), proof=proof)
+        manifest = signed(release, self.key)
         files = EngineFiles(manifest=manifest.to_json(), model=made.model, golden=made.golden)
         engine_id, _ = self.registry.publish(files, NAME, **DID)
         self.move("verify", engine_id)

@@ -24,25 +24,6 @@ def registry(stack: Addresses, tmp_path: Path) -> Iterator[Registered]:
         yield made
 
 
-<<<<<<< HEAD
-=======
-def serve(deployment: Deployment, folder: Path, seed: int) -> str:
-    """Publish an engine, verify and promote it; returns its id."""
-    publish(seeded_engine(NAME, seed, image_size=64), folder / f"made-{seed}", Ed25519PrivateKey.generate())
-    stand = deployment.stand
-
-    def assay(*arguments: str) -> str:
-        return stand.assay("engine", *arguments, *DID, env=stand.curator)
-
-    made = str(folder / f"made-{seed}")
-    key = ("--key", str(folder / "private.pem"))
-    told = json.loads(assay("publish", made, NAME, *key, "--without-report", "untrained", "--json"))
-    assay("verify", NAME)
-    assay("promote", NAME)
-    return str(told["id"])
-
-
->>>>>>> e18fb51 (Let no engine nearer to traffic that proves no accuracy: its report's bounds go under the signature, by digest)
 def chosen(log: str) -> list[tuple[int, str]]:
     lines = [json.loads(line) for line in log.splitlines() if '"engine_chosen"' in line]
     return [(line["version"], line["engine"]) for line in lines]
