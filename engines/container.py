@@ -9,6 +9,8 @@ import re
 import struct
 from typing import Final, Literal
 
+import numpy as np
+
 Kind = Literal["JPEG", "PNG", "WEBP"]
 
 _MAGIC: Final[tuple[tuple[Kind, int, bytes], ...]] = (
@@ -26,7 +28,7 @@ _SOF0, _EOI, _SOS, _DHT, _DQT, _DRI, _COM = 0xC0, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _APP: Final = range(0xE0, 0xF0)
 _TABLES: Final = frozenset((_DHT, _DQT, _DRI))
-_NEXT_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_SCANNED_BYTES: Final = 1 << 16  # looked at together for the next marker
 _XMP_ORIENTATION: Final = re.compile(rb"tiff:Orientation(?:=\"|>)([0-9])")
 _EXIF: Final = b"Exif\0\0"
 _XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
@@ -199,13 +201,27 @@ def _counted_scans(blob: bytes, start: int) -> tuple[int, int, int | None]:
         if blob[at + 1] == _EOI:
             return scans, at + 2, after_first
         (length,) = struct.unpack_from(">H", blob, at + 2)
-        found = _NEXT_MARKER.search(blob, at + 2 + length)
+        found = _next_marker(blob, at + 2 + length)
         if found is None:
             return scans, len(blob), after_first
-        at = found.start()
+        at = found
         after_first = blob[at + 1] if after_first is None else after_first
         scans += blob[at + 1] == _SOS
     return scans, len(blob), after_first
+
+
+def _next_marker(blob: bytes, at: int) -> int | None:
+    """Where the next marker is that ends coded data: neither a stuffed zero, nor fill, nor a restart. NumPy looks for it
+    with the interpreter's lock released, which a regular expression holds for as long as it takes."""
+    data = np.frombuffer(blob, np.uint8)
+    for first in range(at, len(data) - 1, _SCANNED_BYTES):
+        part = data[first : first + _SCANNED_BYTES + 1]
+        places = np.flatnonzero(part[:-1] == 0xFF)
+        codes = part[places + 1]
+        markers = places[(codes != 0) & (codes != 0xFF) & (codes & 0xF8 != 0xD0)]
+        if len(markers):
+            return first + int(markers[0])
+    return None
 
 
 def _exif_orientation(tiff: bytes) -> int | None:
