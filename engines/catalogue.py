@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +23,11 @@ from engines.gpu.session import DeviceSession
 from engines.gpu.tensorrt_runner import TensorRtRunner
 from engines.keyring import read_keys
 from engines.machine import this_machine
-from engines.manifest import EngineManifest, golden_path, manifest_path, model_path, sha256_hex
+from engines.manifest import EngineManifest, golden_path, manifest_path, sha256_hex
 from engines.matrix import Card, Machine, refuse_misfit
 from engines.onnxruntime_runner import OnnxRuntimeRunner
 from engines.openvino_runner import OpenVinoRunner
+from engines.packing import read_model
 from engines.plan_files import PlanFolder
 from engines.runner import Backend, Runner
 from engines.session import CPU_DEADLINE_S, GPU_DEADLINE_S, EncoderSession
@@ -64,10 +65,10 @@ def read_engine(
     models_dir: Path, name: str, trusted_keys: TrustedKeys, *, now: datetime | None = None
 ) -> VerifiedEngine:
     """Read and verify one engine; `now` is this moment unless given. Raises EngineRefused."""
-    raw = _read(manifest_path(models_dir, name), RefusalCode.MANIFEST_MISSING)
+    raw = _read(manifest_path(models_dir, name).read_bytes, RefusalCode.MANIFEST_MISSING)
     manifest = verified_manifest(raw, name, trusted_keys, now=now)
-    model = _read(model_path(models_dir, name), RefusalCode.MODEL_MISSING)
-    golden_raw = _read(golden_path(models_dir, name), RefusalCode.MODEL_MISSING)
+    model = _read(lambda: read_model(models_dir, name), RefusalCode.MODEL_MISSING)
+    golden_raw = _read(golden_path(models_dir, name).read_bytes, RefusalCode.MODEL_MISSING)
     return _complete(manifest, model, golden_raw)
 
 
@@ -102,12 +103,12 @@ def _complete(manifest: EngineManifest, model: bytes, golden_raw: bytes) -> Veri
     return VerifiedEngine(manifest=manifest, model=model, golden=golden_raw)
 
 
-def _read(path: Path, code: RefusalCode) -> bytes:
+def _read(read: Callable[[], bytes], code: RefusalCode) -> bytes:
     try:
-        return path.read_bytes()
+        return read()
     except OSError as error:
         fix = "check the models folder and the encoder's name, or publish the engine there"
-        raise EngineRefused(code, f"{path} cannot be read ({error.strerror})", fix) from error
+        raise EngineRefused(code, f"{error.filename} cannot be read ({error.strerror})", fix) from error
 
 
 def _refuse_other(what: str, raw: bytes, sha256: str) -> None:

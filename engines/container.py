@@ -211,8 +211,8 @@ def _counted_scans(blob: bytes, start: int) -> tuple[int, int, int | None]:
 
 
 def _next_marker(blob: bytes, at: int) -> int | None:
-    """Where the next marker is that ends coded data: neither a stuffed zero, nor fill, nor a restart. NumPy looks for it
-    with the interpreter's lock released, which a regular expression holds for as long as it takes."""
+    """Where the next marker is that ends coded data: neither a stuffed zero, nor fill, nor a restart. A regular
+    expression would hold the interpreter's lock for as long as it takes; NumPy releases it."""
     data = np.frombuffer(blob, np.uint8)
     for first in range(at, len(data) - 1, _SCANNED_BYTES):
         part = data[first : first + _SCANNED_BYTES + 1]

@@ -16,6 +16,7 @@ from typing import Final
 from engines.catalogue import VerifiedEngine
 from engines.errors import EngineRefused
 from engines.manifest import EngineManifest, golden_path, manifest_path, model_path, sha256_hex
+from engines.packing import read_model
 
 Record = Mapping[str, object]
 
@@ -96,7 +97,7 @@ def read_draft(path: Path) -> Draft:
     folder, name = found[0].parent, found[0].name.removesuffix(_SUFFIX)
     try:
         manifest = EngineManifest.from_json(found[0].read_bytes(), found[0].name)
-        model, golden = model_path(folder, name).read_bytes(), golden_path(folder, name).read_bytes()
+        model, golden = read_model(folder, name), golden_path(folder, name).read_bytes()
         record = json.loads(record_path(folder, name).read_bytes()) if record_path(folder, name).exists() else {}
     except (OSError, EngineRefused, ValueError) as error:
         raise MakingRefused(f"{found[0]} is no engine: {error}", "make the draft again") from error

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from engines.export import ExportedEngine
 from engines.manifest import EngineManifest, golden_path, model_path
+from engines.packing import packed, packed_path
 from engines.publish import publish, write_public_key
 
 
@@ -17,7 +18,16 @@ def publish_all(source: Path, to: Path, key: Ed25519PrivateKey) -> list[EngineMa
     if not engines:
         raise FileNotFoundError(f"{source} holds no *.manifest.json: run fit or ship with --out there first")
     write_public_key(to, "demo", key)
-    return [publish(engine, to, key) for engine in engines]
+    published = [publish(engine, to, key) for engine in engines]
+    for manifest in published:
+        _pack(to, manifest.name)
+    return published
+
+
+def _pack(folder: Path, name: str) -> None:
+    graph = model_path(folder, name)
+    packed_path(folder, name).write_bytes(packed(graph.read_bytes()))
+    graph.unlink()
 
 
 def _read(source: Path, path: Path) -> ExportedEngine:

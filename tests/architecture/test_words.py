@@ -8,7 +8,7 @@ import pytest
 from architecture.sources import ROOT
 
 EMPTY_WORDS = {"util", "utils", "helper", "helpers", "common", "base", "manager", "managers", "misc", "stuff"}
-LARGEST_TREE_BYTES = 22 * 2**20  # a checkout travels to a GPU host in one piece, beside 40 MB of packages
+LARGEST_TREE_BYTES = 22_000_000  # a checkout travels to a GPU host in one piece
 
 
 def committed() -> list[str]:

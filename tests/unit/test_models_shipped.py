@@ -4,7 +4,7 @@ JPEG was decoded in full or at a reduced scale."""
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from engines.catalogue import MODELS_DIR, load_session, open_runner, read_engine
 from engines.decode import Decoded, DecodeLimits, decode_photograph
 from engines.errors import EngineRefused, RefusalCode
 from engines.manifest import golden_path, manifest_path, model_path
+from engines.packing import packed, packed_path, read_model
 from engines.runner import Backend, Runner
 from engines.session import EncodeRequest, ViewFeatures
 
@@ -122,13 +123,44 @@ def test_manifests_tell_how_the_engine_was_measured(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_an_altered_engine_is_refused(name: str, tmp_path: Path) -> None:
-    for source in (manifest_path(MODELS_DIR, name), golden_path(MODELS_DIR, name), model_path(MODELS_DIR, name)):
+    for source in (manifest_path(MODELS_DIR, name), golden_path(MODELS_DIR, name)):
         (tmp_path / source.name).write_bytes(source.read_bytes())
-    altered = bytearray(model_path(tmp_path, name).read_bytes())
+    altered = bytearray(read_model(MODELS_DIR, name))
     altered[len(altered) // 2] ^= 1
     model_path(tmp_path, name).write_bytes(altered)
     with pytest.raises(EngineRefused) as refused:
         read_engine(tmp_path, name, shipped_keys())
+    assert refused.value.code is RefusalCode.DIGEST_MISMATCH
+
+
+def laid(folder: Path, name: str, content: bytes) -> Path:
+    """A shipped engine's folder whose packed graph is `content`."""
+    for source in (manifest_path(MODELS_DIR, name), golden_path(MODELS_DIR, name)):
+        (folder / source.name).write_bytes(source.read_bytes())
+    packed_path(folder, name).write_bytes(content)
+    return folder
+
+
+def test_a_packed_graph_is_the_graph(tmp_path: Path) -> None:
+    model = read_model(MODELS_DIR, "vit_tiny16")
+    assert packed(model) == packed_path(MODELS_DIR, "vit_tiny16").read_bytes()
+    assert read_engine(laid(tmp_path, "vit_tiny16", packed(model)), "vit_tiny16", shipped_keys()).model == model
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda raw: raw[:-9], "ends early"),
+        (lambda raw: raw + b"x", "behind its end"),
+        (lambda raw: b"x" + raw, "not what was packed"),
+        (lambda raw: packed(bytes(50_000_000)), "unpacks to more than"),
+        (lambda raw: packed(b"another graph"), "graph"),
+    ],
+)
+def test_a_spoilt_packing_is_refused(spoil: Callable[[bytes], bytes], told: str, tmp_path: Path) -> None:
+    raw = packed_path(MODELS_DIR, "vit_tiny16").read_bytes()
+    with pytest.raises(EngineRefused, match=told) as refused:
+        read_engine(laid(tmp_path, "vit_tiny16", spoil(raw)), "vit_tiny16", shipped_keys())
     assert refused.value.code is RefusalCode.DIGEST_MISMATCH
 
 

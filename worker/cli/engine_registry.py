@@ -18,8 +18,9 @@ from engines.gpu.opened import Gpu
 from engines.keyring import load_signer, make_hmac, make_pair
 from engines.lifecycle import Move, State
 from engines.machine import this_machine
-from engines.manifest import EngineManifest, golden_path, manifest_path, model_path
+from engines.manifest import EngineManifest, golden_path, manifest_path
 from engines.matrix import refuse_misfit
+from engines.packing import read_model
 from engines.proof import Proof, proof_fields
 from engines.publish import released, signed
 from engines.release import Target, TargetBackend
@@ -207,9 +208,9 @@ def _of(known: Sequence[Published], ids: Collection[str]) -> list[Published]:
 
 
 def _read(folder: Path, name: str) -> EngineFiles:
-    paths = [place(folder, name) for place in (manifest_path, model_path, golden_path)]
     try:
-        manifest, model, golden = (path.read_bytes() for path in paths)
+        manifest, golden = manifest_path(folder, name).read_bytes(), golden_path(folder, name).read_bytes()
+        model = read_model(folder, name)
     except OSError as error:
         raise AssayError(f"{error.filename}: {error.strerror}; name the folder that the engine was made in") from error
     return EngineFiles(manifest=manifest, model=model, golden=golden)
