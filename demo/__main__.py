@@ -30,6 +30,7 @@ from demo.recalibrate import CALIBRATION, PROFILES, rendered
 from demo.scenario import FORGED, GENUINE, UNKNOWN_SKUS, Example, labelled_examples, resold, special_examples
 from demo.stand import TENANT, Stand, WorkerProcess, new_stand, psql_line
 from demo.tables import accuracy_table, by_kind, flips, tally
+from demo.worked import chosen, worked
 from devstack import Addresses, Devstack, DevstackError
 from schemas.codes import ErrorCode, Verdict
 from schemas.message import OutputRecord
@@ -52,6 +53,7 @@ REPORT = ROOT / "demo-report"
 FOLDER = ROOT / ".demo"
 ANSWER_DEADLINE_S = 600.0
 WIDTH = 140
+WORKED_QUALITY = 72
 Answered = list[tuple[Example, Reply | None]]
 
 
@@ -107,6 +109,7 @@ def _demo(console: Console, closing: ExitStack, keep: bool) -> int:
     console.print(f"INT8 against its float twin: {hard} verdicts flipped, {soft} changed to or from inconclusive")
     index = render_index(entries, REPORT, title="Assay: the demo's jobs", summary=_summary(labelled_int8, answered))
     console.print(audited(stand, settings))
+    _draw_worked(entries)
     console.print(f"report: {index}  ({monotonic() - started_s:.0f} s)")
     if keep:
         _say_how_to_look(console, stand, settings, worker)
@@ -200,6 +203,14 @@ def _entries(settings: Settings, answered: Answered) -> list[ReportEntry]:
         return [_entry(database, evidence, example, reply) for example, reply in answered if reply is not None]
     finally:
         database.dispose()
+
+
+def _draw_worked(entries: Sequence[ReportEntry]) -> None:
+    """One forged job in a picture beside the report."""
+    entry = chosen(entries)
+    picture = worked(entry) if entry else None
+    if picture:
+        picture.save(REPORT / "worked.webp", quality=WORKED_QUALITY, method=6)
 
 
 def _entry(database: Engine, evidence: EvidenceStore, example: Example, reply: Reply) -> ReportEntry:

@@ -72,20 +72,26 @@ def areas(taken: Sequence[Outcome]) -> Figures:
 
 
 def _areas_at(genuine: Sequence[Outcome], forged: Sequence[Outcome]) -> Figures:
-    seen = [one for one in forged if one.family not in UNSEEN_FAMILIES]
+    seen, unseen = _parted(forged)
     return {
         "seen_families": told(_area(genuine, seen)),
-        "unseen_families": told(_area(genuine, [one for one in forged if one not in seen]))
-        if UNSEEN_FAMILIES
-        else None,
+        "unseen_families": told(_area(genuine, unseen)) if unseen else None,
         "families": {name: told(_area(genuine, own)) for name, own in _groups(forged, lambda one: one.family)},
         "categories": {
             name: told(_area([one for one in genuine if one.category == name], own))
             for name, own in _groups(forged, lambda one: one.category)
         },
         "unscored": sum(not math.isfinite(one.score) for one in (*genuine, *forged)),
-        "curve": _curve([*genuine, *forged]),
+        "curve": _curve([*genuine, *seen]),
+        "curve_of_unseen_families": _curve([*genuine, *unseen]) if unseen else None,
     }
+
+
+def _parted(found: Iterable[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """Forged jobs of the families that training and calibration drew from, and those of the others."""
+    forged = [one for one in found if not one.genuine]
+    unseen = [one for one in forged if one.family in UNSEEN_FAMILIES]
+    return [one for one in forged if one.family not in UNSEEN_FAMILIES], unseen
 
 
 def _area(genuine: Sequence[Outcome], forged: Sequence[Outcome]) -> Estimate:
@@ -114,7 +120,8 @@ def _curve(found: Sequence[Outcome]) -> list[list[float]]:
 def coverage(
     taken: Sequence[Outcome], calibration: ScoreCalibration, profiles: Mapping[str, CategoryProfile]
 ) -> list[Figures]:
-    """Error rates of the headline's jobs at several pairs of budgets, from the same scores."""
+    """Error rates of the headline's jobs at several pairs of budgets, from the same scores. Budgets speak of forgeries
+    of seen families; those of the others stand beside, under `unseen_families`."""
     headline = [one for one in taken if one.genuine or one.strength == HEADLINE]
     return [_coverage_at(headline, calibration, profiles, accept, reject) for accept, reject in BUDGETS]
 
@@ -142,12 +149,20 @@ def _coverage_at(
 
 def _errors(said: Sequence[tuple[Outcome, Verdict]]) -> Figures:
     genuine = [verdict for one, verdict in said if one.genuine]
-    forged = [verdict for one, verdict in said if not one.genuine]
+    seen = [verdict for one, verdict in said if not one.genuine and one.family not in UNSEEN_FAMILIES]
+    unseen = [verdict for one, verdict in said if not one.genuine and one.family in UNSEEN_FAMILIES]
     return {
-        "forged_called_authentic": share(forged.count(Verdict.AUTHENTIC), len(forged)),
+        **_of_forged(seen),
         "genuine_called_counterfeit": share(genuine.count(Verdict.COUNTERFEIT), len(genuine)),
         "genuine_inconclusive": share(genuine.count(Verdict.INCONCLUSIVE), len(genuine)),
-        "forged_inconclusive": share(forged.count(Verdict.INCONCLUSIVE), len(forged)),
+        "unseen_families": _of_forged(unseen) if unseen else None,
+    }
+
+
+def _of_forged(said: Sequence[Verdict]) -> Figures:
+    return {
+        "forged_called_authentic": share(said.count(Verdict.AUTHENTIC), len(said)),
+        "forged_inconclusive": share(said.count(Verdict.INCONCLUSIVE), len(said)),
     }
 
 
@@ -192,8 +207,11 @@ def _said(kind: str, strength: float | None, found: Sequence[Outcome]) -> Figure
 
 
 def reliability(taken: Sequence[Outcome], *, bins: int = 10) -> list[Figures]:
-    """Stated probability of genuine beside the share that is, at the headline's even mixture."""
-    rows = [one for one in taken if (one.genuine or one.strength == HEADLINE) and _p(one) is not None]
+    """Stated probability of genuine beside the share that is: the headline's jobs of seen families and as many genuine
+    ones, the first of the plan."""
+    seen, _ = _parted(one for one in taken if one.strength == HEADLINE)
+    genuine = [one for one in taken if one.genuine][: len(seen)]
+    rows = [one for one in (*genuine, *seen) if _p(one) is not None]
     found = []
     for number in range(bins):
         own = [one for one in rows if min(int((_p(one) or 0.0) * bins), bins - 1) == number]

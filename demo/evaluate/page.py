@@ -23,8 +23,9 @@ def render(figures: Node) -> str:
     summary = [
         ("SKUs, none seen before", str(goods["skus"])),
         ("genuine and forged jobs", f"{goods['genuine_jobs']} and {goods['forged_jobs']}"),
-        ("ROC area at strength 1", _told(head["seen_families"])),
-        ("forgeries called authentic", _rate(errors["forged_called_authentic"])),
+        ("ROC area at strength 1, seen families", _told(head["seen_families"])),
+        ("families kept from training", _told(head["unseen_families"]) if head["unseen_families"] else "none"),
+        ("forgeries called authentic, seen families", _rate(errors["forged_called_authentic"])),
         ("genuine called counterfeit", _rate(errors["genuine_called_counterfeit"])),
         ("genuine inconclusive", _rate(errors["genuine_inconclusive"])),
     ]
@@ -67,9 +68,15 @@ def _roc(figures: Node) -> Section:
         for name, found in strengths.items()
     ]  # fmt: skip
     head = strengths[f"{HEADLINE:g}"]
+    unseen = head["unseen_families"]
+    if unseen:
+        curves.append(("strength 1, families not seen", [tuple(p) for p in head["curve_of_unseen_families"]]))
     return Section(
         title="Telling genuine from forged jobs",
-        text=("Fused score of a job, its claimed SKU known. Intervals: 2,000 resamples of SKUs.",),
+        text=(
+            "Fused score of a job, its claimed SKU known. Curves are of the seen families unless they say otherwise. "
+            "Intervals: 2,000 resamples of SKUs.",
+        ),
         plots=(
             plot("ROC by strength", x_title="forged above the threshold", y_title="genuine above it", curves=curves,
                  diagonal=True),
@@ -79,6 +86,7 @@ def _roc(figures: Node) -> Section:
         intervals=(
             Intervals(title="ROC area at strength 1", what="area", beside="the target of 0.95", rows=(
                 _area("all seen families", head["seen_families"], 0.95),
+                *((_area("all families kept from training", unseen, 0.95),) if unseen else ()),
                 *(_area(humanised(name), found, 0.95) for name, found in head["families"].items()),
                 *(_area(f"category {name}", found, 0.95) for name, found in head["categories"].items()),
             )),
@@ -117,16 +125,26 @@ def _budgets(figures: Node) -> Section:
                 ),
             )
         )
+        if found["unseen_families"]:
+            tables.append(_without_a_promise(found["unseen_families"]))
     same = figures["replayed_verdicts"]
     return Section(
         title="Error rates beside their budgets",
         text=(
-            "At strength 1. The worker ran with 5 % and 2 %; the other pairs are the same scores against the same "
-            f"calibration items. The replay repeats {same['same']} of {same['n']} of the worker's verdicts.",
+            "At strength 1, families that the calibration has seen. The worker ran with 5 % and 2 %; the other pairs are "
+            f"the same scores against the same calibration items. The replay repeats {same['same']} of {same['n']} of the worker's verdicts.",
             "Intervals are Wilson's.",
         ),
         intervals=tuple(tables),
     )
+
+
+def _without_a_promise(unseen: Node) -> Intervals:
+    rows = (
+        _share("called authentic", unseen["forged_called_authentic"]),
+        _share("inconclusive", unseen["forged_inconclusive"]),
+    )
+    return Intervals(title="Families kept from training: no budget speaks of them", rows=rows)
 
 
 def _families(figures: Node) -> Section:
@@ -154,7 +172,7 @@ def _reliability(figures: Node) -> Section:
     ]
     shown = plot("Reliability", x_title="stated probability of genuine", y_title="share that is genuine",
                  curves=[("", [(x, y) for x, y, *_ in marks])], marks=marks, diagonal=True)  # fmt: skip
-    text = "As many genuine as forged jobs, as the declared prior says. Ideal is the dotted line."
+    text = "As many genuine jobs as forged ones of seen families, as the declared prior says. Ideal is the dotted line."
     return Section(title="Whether the stated probabilities hold", text=(text,), plots=(shown,))
 
 
