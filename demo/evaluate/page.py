@@ -131,8 +131,9 @@ def _budgets(figures: Node) -> Section:
     return Section(
         title="Error rates beside their budgets",
         text=(
-            "At strength 1, families that the calibration has seen. The worker ran with 5 % and 2 %; the other pairs are "
-            f"the same scores against the same calibration items. The replay repeats {same['same']} of {same['n']} of the worker's verdicts.",
+            "At strength 1, families that the calibration has seen. The worker ran with 5 % and 2 %; the other pairs "
+            "are the same scores against the same calibration items. "
+            f"The replay repeats {same['same']} of {same['n']} of the worker's verdicts.",
             "Intervals are Wilson's.",
         ),
         intervals=tuple(tables),
