@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import Engine
 
 from schemas.codec import Encoding
 from worker.adapters.alarm_outbox import Outbox
+from worker.adapters.engine_control import ring
 from worker.adapters.engine_releases import EngineRelease, EngineReleases
 from worker.adapters.release_judging import JudgedRelease, ReleaseJudging
 from worker.cli import terminal
@@ -86,8 +88,12 @@ def golden(
 
 
 def open_judging(settings: Settings, database: Engine) -> ReleaseJudging:
+    kafka = settings.kafka
     return ReleaseJudging(
-        releases=EngineReleases(database=database), rule=rule_of(settings.judgement), outbox=open_outbox(settings)
+        releases=EngineReleases(database=database),
+        rule=rule_of(settings.judgement),
+        outbox=open_outbox(settings),
+        announce=partial(ring, kafka.client_config(), kafka.topics.control),
     )
 
 
