@@ -53,7 +53,7 @@ REPORT = ROOT / "demo-report"
 FOLDER = ROOT / ".demo"
 ANSWER_DEADLINE_S = 600.0
 WIDTH = 140
-WORKED_QUALITY = 72
+WORKED_QUALITY = 60
 Answered = list[tuple[Example, Reply | None]]
 
 
