@@ -10,7 +10,7 @@ ifeq ($(OFFLINE),1)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
-.PHONY: help setup demo demo-recalibrate evaluate test lint faults fuzz chaos chaos-quick soak format bench bench-gpu bench-gpus test-gpu ci lock clean devstack-up devstack-status devstack-down
+.PHONY: help setup demo demo-recalibrate evaluate test engine-life lint faults fuzz chaos chaos-quick soak format bench bench-gpu bench-gpus test-gpu ci lock clean devstack-up devstack-status devstack-down
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -27,9 +27,14 @@ demo-recalibrate: ## Fit the demo's score calibration anew (about ten minutes of
 evaluate: ## Judge 2,000 jobs of unseen SKUs by the real worker and write docs/measurements/verdicts.*; ARGS=--quick tries
 	@python=$$(scripts/setup.sh dev services); exec "$$python" -m demo.evaluate $(ARGS)
 
-test: ## Run every test but those of make faults and make chaos, on real services
+test: ## Run every test but those of make engine-life, make faults and make chaos, on real services
 	@python=$$(scripts/setup.sh dev services); \
-	"$$python" -X faulthandler -m pytest --ignore=tests/chaos $(addprefix --ignore=,$(FAULTS)) $(ARGS) || scripts/explain_death.sh $$?
+	"$$python" -X faulthandler -m pytest --ignore=tests/chaos $(addprefix --ignore=,$(FAULTS) $(ENGINES)) $(ARGS) || scripts/explain_death.sh $$?
+
+engine-life: ## Take engines through their whole life on real workers under load: made, swapped, tried, promoted, taken back
+	@python=$$(scripts/setup.sh dev services); exec "$$python" -X faulthandler -m pytest $(ENGINES) $(ARGS)
+
+ENGINES := $(addprefix tests/acceptance/test_engine_,life.py swap_process.py trial_process.py)
 
 faults: ## Cut, delay and lose what goes to Kafka, and stop workers for seconds; minutes, and not yet steady on a busy machine
 	@python=$$(scripts/setup.sh dev services); exec "$$python" -m pytest $(FAULTS) $(ARGS)
