@@ -15,7 +15,7 @@ from demo.evaluate.statistics import auc_estimate
 from demo.photographs import Specimen
 from engines.decode import Decoded
 from engines.decoder import PillowDecoder
-from engines.onnxruntime_runner import OnnxRuntimeRunner
+from engines.openvino_runner import OpenVinoRunner
 from engines.publish import seeded_engine
 
 SKUS = 40  # the first ones of the plan: an interval of a tenth is enough to tell chance from skill
@@ -28,7 +28,7 @@ def untrained(plan: Plan, folder: Path) -> Figures:
     some = first_skus(plan, SKUS)
     engine = seeded_engine("resnet18", 1)
     decoder = PillowDecoder(engine.manifest.preprocessing.size, THREADS)
-    runner = OnnxRuntimeRunner(engine.model, engine.manifest, THREADS)
+    runner = OpenVinoRunner(engine.model, engine.manifest, THREADS)
     try:
         scores = _scores(some, folder, decoder, runner)
     finally:
@@ -40,7 +40,7 @@ def untrained(plan: Plan, folder: Path) -> Figures:
     return {**told(auc_estimate(scores, genuine, skus)), "skus": len(some.skus)}
 
 
-def _scores(plan: Plan, folder: Path, decoder: PillowDecoder, runner: OnnxRuntimeRunner) -> NDArray[np.float64]:
+def _scores(plan: Plan, folder: Path, decoder: PillowDecoder, runner: OpenVinoRunner) -> NDArray[np.float64]:
     """One score a job, genuine ones first."""
     known: dict[str, list[Vectors]] = {sku.sku_id: [] for sku in plan.skus}
     for reference in plan.references:
@@ -53,7 +53,7 @@ def _scores(plan: Plan, folder: Path, decoder: PillowDecoder, runner: OnnxRuntim
     return np.array(found, np.float64)
 
 
-def _embedded(specimen: Specimen, folder: Path, decoder: PillowDecoder, runner: OnnxRuntimeRunner) -> Vectors:
+def _embedded(specimen: Specimen, folder: Path, decoder: PillowDecoder, runner: OpenVinoRunner) -> Vectors:
     """One vector a view, in the order of the specimen's views."""
     blobs = [photograph_of(folder, specimen, view).read_bytes() for view in specimen.views]
     pixels = np.stack(list(_pixels(decoder, blobs)))
