@@ -80,19 +80,19 @@ def _compared(engine: ExportedEngine, test: Dataset, exact: Embed, clock: Clock)
     for part in _parts(order):
         floats[tuple(zip(*part, strict=True))] = exact(_gathered(test, part))[0]
     everything = np.ones_like(known)
-    report = {f"fp32.{n}": v for n, v in _accuracy(floats, test, everything).items()}
+    report = {f"fp32.{n}": v for n, v in accuracy(floats, test, everything).items()}
     report["fp32.deviation_auc"] = _pointing(test, exact)
     LOG.info("float: %s", report)
     gathered = (_gathered(test, part) for part in _parts(order))
     for part, rows in zip(_parts(order), _run_blocks(engine, gathered, clock), strict=False):
         at = tuple(zip(*part, strict=True))
         coarse[at], known[at] = rows[0], True
-    report |= {f"int8.{n}": v for n, v in _accuracy(coarse, test, known).items()}
+    report |= {f"int8.{n}": v for n, v in accuracy(coarse, test, known).items()}
     report |= {f"int8.{n}": v for n, v in measure.closeness(coarse[known], floats[known]).items()}
-    return report | {f"fp32_same.{n}": v for n, v in _accuracy(floats, test, known).items()}
+    return report | {f"fp32_same.{n}": v for n, v in accuracy(floats, test, known).items()}
 
 
-def _accuracy(embeddings: Features, test: Dataset, known: NDArray[np.bool_]) -> dict[str, float]:
+def accuracy(embeddings: Features, test: Dataset, known: NDArray[np.bool_]) -> dict[str, float]:
     recall, asked = measure.recall_at_1(embeddings, test.groups, known)
     areas = measure.forgery_auc(embeddings, test, known)
     return {"recall_at_1": recall, "queries": float(asked), **{f"forgery_auc.{f}": a for f, a in areas.items()}}
