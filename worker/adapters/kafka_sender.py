@@ -37,14 +37,18 @@ class KafkaSender:
             "delivery.timeout.ms": round(delivery_timeout_s * 1000),
         }
         self._producer = Producer(config, logger=logging.getLogger("librdkafka"))
-        self._failure: AssayError | None = None
+        self._failure: AssayError | None = None  # of the records that are being sent
+        self._turn = 0
         self._known: set[str] = set()
 
     def send(self, records: Iterable[OutputRecord], *, delivered: Delivered = lambda record: None) -> None:
         """Produce every record and return when all are confirmed; `delivered` hears of each.
 
-        Raises AssayError at the first that is not; others may have been delivered.
+        Raises AssayError at the first that is not; others may have been delivered. What came of one call says nothing
+        of the next: a broker that was away for longer than a record waits may be back.
         """
+        self._turn += 1
+        self._failure = None
         try:
             for record in records:
                 self._find(record.topic)
@@ -68,10 +72,12 @@ class KafkaSender:
         self._known.add(topic)
 
     def _produce(self, record: OutputRecord, delivered: Delivered) -> None:
+        turn = self._turn
+
         def confirm(error: KafkaError | None, _message: Message) -> None:
             if error is None:
                 delivered(record)
-            elif self._failure is None:
+            elif self._failure is None and turn == self._turn:
                 self._failure = _refusal(error, record)
 
         until = monotonic() + self._timeout_s
