@@ -47,8 +47,7 @@ class KafkaSender:
         Raises AssayError at the first that is not; others may have been delivered. What came of one call says nothing
         of the next: a broker that was away for longer than a record waits may be back.
         """
-        self._turn += 1
-        self._failure = None
+        self._begin()
         try:
             for record in records:
                 self._find(record.topic)
@@ -58,6 +57,10 @@ class KafkaSender:
         finally:
             if self._failure is not None:
                 self._producer.purge(in_flight=False)
+
+    def _begin(self) -> None:
+        self._turn += 1
+        self._failure = None
 
     def _find(self, topic: str) -> None:
         """Refuse a topic that is not there at once; a producer would hope for it until its records time out."""
