@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,19 @@ def images_of(size: int, count: int = IMAGES) -> NDArray[np.uint8]:
     return made
 
 
+def prepared(family: Family, size: int, folder: Path) -> dict[str, object]:
+    """As `prepare` tells; what another section left complete in this size is not made again."""
+    kept = folder / "prepared.json"
+    if kept.exists():
+        told: dict[str, object] = json.loads(kept.read_text())
+        if told["size"] == size:
+            return told
+    shutil.rmtree(folder / "draft", ignore_errors=True)  # of a making that was cut short
+    told = prepare(family, size, folder)
+    kept.write_text(json.dumps(told))
+    return told
+
+
 def prepare(family: Family, size: int, folder: Path) -> dict[str, object]:
     """Write `fp32.onnx`, `int8.onnx`, for transformers `fp8.onnx`, for residual networks `int8-equal.onnx`, and
     `reference.npz` with images and FP32's answers. Tells sizes and seconds."""
@@ -161,9 +175,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=0)
     given = parser.parse_args()
     family = FAMILIES[given.family]
-    told = prepare(family, given.size or family.size, given.folder)
-    (given.folder / "prepared.json").write_text(json.dumps(told))
-    print(json.dumps(told))
+    print(json.dumps(prepared(family, given.size or family.size, given.folder)))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from benchmarks.gpu.engine_race import engines_section
 from benchmarks.gpu.executing import device_images
 from benchmarks.gpu.goals import GOALS, finding
 from benchmarks.gpu.machine import source_digest
+from benchmarks.gpu.networks import FAMILIES, prepared
 from benchmarks.gpu.photographs import USUAL, jpeg_of
 from benchmarks.gpu.plots import bars, draw
 from benchmarks.gpu.record import Section, record_path
@@ -107,6 +108,15 @@ def test_images_take_the_form_that_a_graph_asks_for() -> None:
     assert made.shape == (2, 4, 64, 64)
     assert made.dtype == np.float16
     assert not made[:, 3].any()
+
+
+def test_graphs_are_made_once_and_again_after_a_making_that_was_cut_short(tmp_path: Path) -> None:
+    family = FAMILIES["tiny_resnet"]
+    (tmp_path / "draft").mkdir()  # nothing says that it is complete
+    told = prepared(family, family.size, tmp_path)
+    made = (tmp_path / "int8.onnx").stat().st_mtime_ns
+    assert prepared(family, family.size, tmp_path) == told
+    assert (tmp_path / "int8.onnx").stat().st_mtime_ns == made
 
 
 def test_the_race_runs_from_graphs_to_findings(tmp_path: Path) -> None:
