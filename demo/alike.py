@@ -7,7 +7,6 @@ forger's hand), of two families (two hands), and of a forged and a genuine speci
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +15,9 @@ from itertools import combinations
 import numpy as np
 from rich.console import Console
 
+from demo.framing import Bench, open_bench
 from demo.goods import FAMILIES, Sku, heldout_skus, jpeg, render
-from schemas.job import JobView
-from worker.adapters.encoder import SessionEncoder
-from worker.app import open_encoder
-from worker.calibrate import ItemView
-from worker.core.evidence import Vector, ViewProbe
+from worker.core.evidence import Vector
 from worker.settings import Settings
 
 SKUS = 6  # of those that the score calibration uses: the evaluation's stay unseen
@@ -41,29 +37,19 @@ class Shown:
     to_genuine: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    encoder: SessionEncoder
-    settings: Settings
+def all_shown(bench: Bench, sku: Sku, view: str) -> Iterator[Shown]:
+    references = np.array([embedded(bench, sku, view, number) for number in REFERENCES])
+    forging = [name for name in sorted(FAMILIES) if view in FAMILIES[name].views][:FAMILIES_A_VIEW]
+    wanted = [(family, FORGED + SPECIMENS * at + n) for at, family in enumerate(forging) for n in range(SPECIMENS)]
+    for family, specimen in (*wanted, *((None, GENUINE + n) for n in range(SPECIMENS))):
+        embedding = embedded(bench, sku, view, specimen, family)
+        yield Shown(family=family, embedding=embedding, to_genuine=1 - float((references @ embedding).max()))
 
-    def embedding(self, sku: Sku, view: str, specimen: int, family: str | None = None) -> Vector:
-        data = jpeg(render(sku, view, specimen=specimen, family=family).image)
-        name = self.settings.engines.encoder_for(sku.category, view)
-        job_view = JobView(view=view, sha256=hashlib.sha256(data).hexdigest(), data=data)
-        (probe,) = self.encoder.start(
-            [ItemView(place=0, tenant="demo", view=job_view, data=data, encoder=name)]
-        ).result()
-        if not isinstance(probe, ViewProbe):
-            raise TypeError(f"{sku.sku_id} {view} could not be used: {probe}")
-        return probe.embedding
 
-    def shown(self, sku: Sku, view: str) -> Iterator[Shown]:
-        references = np.array([self.embedding(sku, view, number) for number in REFERENCES])
-        forging = [name for name in sorted(FAMILIES) if view in FAMILIES[name].views][:FAMILIES_A_VIEW]
-        wanted = [(family, FORGED + SPECIMENS * at + n) for at, family in enumerate(forging) for n in range(SPECIMENS)]
-        for family, specimen in (*wanted, *((None, GENUINE + n) for n in range(SPECIMENS))):
-            embedding = self.embedding(sku, view, specimen, family)
-            yield Shown(family=family, embedding=embedding, to_genuine=1 - float((references @ embedding).max()))
+def embedded(bench: Bench, sku: Sku, view: str, specimen: int, family: str | None = None) -> Vector:
+    shot = render(sku, view, specimen=specimen, family=family)
+    (probe,) = bench.probes(sku.category, view, [jpeg(shot.image)])
+    return probe.embedding
 
 
 def kind(one: Shown, other: Shown) -> str:
@@ -77,12 +63,11 @@ def ratio(one: Shown, other: Shown) -> float:
 
 
 def main() -> None:
-    settings, console = Settings(), Console()
-    bench = Bench(encoder=open_encoder(settings), settings=settings)
+    settings, console, bench = Settings(), Console(), open_bench()
     found: dict[str, list[float]] = defaultdict(list)
     for sku in heldout_skus(SKUS):
         for view in VIEWS:
-            for one, other in combinations(bench.shown(sku, view), 2):
+            for one, other in combinations(all_shown(bench, sku, view), 2):
                 found[kind(one, other)].append(ratio(one, other))
     for name, ratios in sorted(found.items()):
         alike = np.mean(np.array(ratios) <= settings.watch.alike)
