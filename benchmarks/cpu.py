@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-import onnx
 from rich.console import Console
 
 from benchmarks import findings, stages, transactions
@@ -24,9 +23,9 @@ from benchmarks.host import ROOT, host_facts
 from benchmarks.plain_loop import LoopRun, PlainLoop
 from benchmarks.stages import StageRate, bound_jobs_per_second, stage_rates
 from benchmarks.worker_run import RunFailed, WorkerRun, run_worker
+from demo.float_twin import twin_bytes
 from demo.stand import CommandFailed
 from devstack import Devstack, DevstackError
-from engines.quantize import float_twin
 from worker.errors import AssayError
 from worker.observe import configure_logs
 
@@ -87,18 +86,13 @@ def _measured(console: Console, given: argparse.Namespace) -> int:
 def _plain_loop(deployment: Deployment, goods: Goods, limit: int, console: Console) -> LoopRun:
     """The first job warms up and is not timed."""
     settings = deployment.settings.engines
-    graphs = {name: _float_graph(deployment.models.engine(name).model) for name in settings.names}
+    graphs = {name: twin_bytes(deployment.models.engine(name).model) for name in settings.names}
     item = goods.items[0]
     loop = PlainLoop(graphs, {view: settings.encoder_for(item.category, view) for view in item.views}, threads=2)
     loop.run(goods.views[0])
     ran = loop.run_all(goods.views[: limit or None])
     console.print(f"plain loop: {ran.jobs_per_second:.2f} jobs/s")
     return ran
-
-
-def _float_graph(model: bytes) -> bytes:
-    graph: bytes = float_twin(onnx.load_from_string(model)).SerializeToString()
-    return graph
 
 
 def _findings(run: WorkerRun, loops: Sequence[LoopRun], rates: Sequence[StageRate]) -> list[Finding]:

@@ -82,8 +82,7 @@ def deploy(addresses: Addresses, folder: Path, goods: Goods, console: Console) -
     stand = new_stand(addresses, folder / "stand", changes)
     stand.assay("topics", "apply")
     console.print("enrolling the references")
-    by = ("--tenant", TENANT, "--by", "bench")
-    stand.assay("enroll", str(goods.references), *by, "--profiles", str(PROFILES), env=stand.curator)
+    enrol(stand, goods.references)
     _calibrate(stand, chosen, goods, console)
     with environment(stand.environment):
         return Deployment(stand=stand, settings=load_settings(), models=chosen)
@@ -115,18 +114,27 @@ def _replace_environment(values: Mapping[str, str]) -> None:
     os.environ.update(values)
 
 
+def enrol(stand: Stand, references: Path) -> None:
+    """The references of a manifest, under the demo's profiles."""
+    by = ("--tenant", TENANT, "--by", "bench")
+    stand.assay("enroll", str(references), *by, "--profiles", str(PROFILES), env=stand.curator)
+
+
+def calibrate_for_timing(stand: Stand, jobs: Path) -> None:
+    """Publish a score calibration that is good for nothing but timing: fitted on the very jobs that it judges."""
+    by = ("--tenant", TENANT, "--publish", "--by", "bench")
+    budgets = ("--alpha-accept", "0.3", "--alpha-reject", "0.3")
+    stand.assay("calibrate", str(jobs), *by, *budgets, env=stand.curator)
+
+
 def _calibrate(stand: Stand, chosen: Models, goods: Goods, console: Console) -> None:
-    """Publish the score calibration shipped for these engines. Others get one of their own, which is good for nothing
-    but timing: it was fitted on the very jobs that it judges."""
+    """Publish the score calibration shipped for these engines; others get one of their own, for timing."""
     shipped = chosen.calibration()
     if shipped is not None:
         _publish(stand, shipped)
         return
     console.print("no score calibration was shipped for these encoders: fitting one for the timing")
-    budgets = ("--alpha-accept", "0.3", "--alpha-reject", "0.3")
-    stand.assay(
-        "calibrate", str(goods.jobs), "--tenant", TENANT, "--publish", "--by", "bench", *budgets, env=stand.curator
-    )
+    calibrate_for_timing(stand, goods.jobs)
 
 
 def _publish(stand: Stand, calibration: ScoreCalibration) -> None:

@@ -27,9 +27,9 @@ from engines.catalogue import open_runner
 from engines.decode import Decoded
 from engines.decoder import PillowDecoder
 from engines.runner import Runner
-from schemas.codec import encode_job, parse_job
+from schemas.codec import Encoded, encode_job, parse_job
 from schemas.job import AuthenticationJob, JobView
-from schemas.message import InputRecord, Source
+from schemas.message import InputRecord, OutputRecord, Source
 from worker.adapters.memory_caches import NoEvidence
 from worker.adapters.results import PostgresResults
 from worker.app import open_database, open_encoder, open_gallery, open_images
@@ -84,7 +84,7 @@ def stage_rates(deployment: Deployment, goods: Goods) -> list[StageRate]:
     """All stages in the order of the pipeline, each over every job of `goods` once."""
     settings, count = deployment.settings, len(goods.items)
     jobs = [build_job(item, tenant=TENANT, transport="inline") for item in goods.items]
-    records = [_record(job, place) for place, job in enumerate(jobs)]
+    records = [polled(encode_job(job, encoding="avro", source="bench"), n) for n, job in enumerate(jobs)]
     parse, parsed = timed("parse", count, lambda: [parse_job(r, max_bytes=MAX_MESSAGE_BYTES) for r in records])
     received = [received_of(record, job) for record, job in zip(records, parsed, strict=True)]
     images = open_images(settings)
@@ -196,12 +196,10 @@ def _embedded(received: Received, probes: Sequence[ViewProbe], snapshot: Gallery
     return Embedded(received=received, evidence=evidence, policy=snapshot.policy)
 
 
-def _record(job: AuthenticationJob, offset: int) -> InputRecord:
-    encoded = encode_job(job, encoding="avro", source="bench")
+def polled(sent: Encoded | OutputRecord, offset: int) -> InputRecord:
+    """What intake would poll of a job that was sent."""
     source = Source(topic="bench", partition=0, offset=offset)
-    return InputRecord(
-        source=source, epoch=0, key=encoded.key, value=encoded.value, headers=encoded.headers, timestamp_ms=0
-    )
+    return InputRecord(source=source, epoch=0, key=sent.key, value=sent.value, headers=sent.headers, timestamp_ms=0)
 
 
 def received_of(record: InputRecord, job: AuthenticationJob) -> Received:

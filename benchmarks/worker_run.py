@@ -100,7 +100,7 @@ def _summary(
     answers: list[InputRecord], timed_from: int, first: Mark, last: Mark, memory: MemoryUse, metrics: str
 ) -> WorkerRun:
     timed = len(answers) - timed_from
-    events = [_event(record) for record in answers]
+    events = [verdict_of(record) for record in answers]
     if len({event.job_id for event in events}) != len(answers):
         raise RunFailed("a job was answered twice")
     if all(_without_calibration(event) for event in events):
@@ -120,7 +120,8 @@ def _summary(
     )
 
 
-def _event(record: InputRecord) -> VerdictEvent:
+def verdict_of(record: InputRecord) -> VerdictEvent:
+    """Raises RunFailed for a dead letter."""
     if record.source.topic.endswith(".dlq"):
         raise RunFailed(f"a job became a dead letter: {dict(record.headers)}")
     return decode_verdict(record.value, record.headers)

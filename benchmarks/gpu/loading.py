@@ -20,9 +20,8 @@ import psutil
 from benchmarks.gpu.machine import gpus
 from benchmarks.gpu.serving import Deployed, Load
 from benchmarks.watching import MB, machine_busy_s, processor_s
-from benchmarks.worker_run import RunFailed
+from benchmarks.worker_run import RunFailed, verdict_of
 from demo.stand import WorkerProcess
-from schemas.codec import decode_verdict
 from schemas.message import InputRecord
 from worker.adapters.kafka_follower import KafkaFollower
 
@@ -210,9 +209,7 @@ def read(records: list[InputRecord]) -> tuple[dict[str, int], dict[str, int]]:
     verdicts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for record in records:
-        if record.source.topic.endswith(".dlq"):
-            raise RunFailed(f"a job became a dead letter: {dict(record.headers)}")
-        event = decode_verdict(record.value, record.headers)
+        event = verdict_of(record)
         verdicts[str(event.verdict)] += 1
         reasons.update(str(reason.code) for reason in event.reasons)
     return dict(verdicts), dict(reasons)

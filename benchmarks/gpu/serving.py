@@ -4,7 +4,6 @@ a score calibration that is good for timing alone, and jobs of photographs below
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +14,9 @@ from typing import Final
 import onnx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from benchmarks.deployment import environment
+from benchmarks.deployment import calibrate_for_timing, enrol, environment
 from benchmarks.gpu.networks import FAMILIES
 from benchmarks.gpu.photographs import GpuGoods, Weight, views_of, weighed
-from demo.recalibrate import PROFILES
 from demo.stand import TENANT, Stand, new_stand
 from devstack import Addresses
 from engines.catalogue import MODELS_DIR
@@ -35,7 +33,6 @@ from worker.settings import Settings, load_settings
 
 DEMO: Final = "resnet18"
 TRIED: Final = "BENCH_SETTINGS"  # "ASSAY_ENGINES__GPU_SLOTS=4 ...": what is tried in one run
-LOOSE: Final = ("--alpha-accept", "0.3", "--alpha-reject", "0.3")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,11 +123,8 @@ def deployed(addresses: Addresses, folder: Path, goods: GpuGoods, serving: Servi
     """Topics, references and a calibration; no worker yet. The first command builds the engine's plan."""
     stand = new_stand(addresses, folder, serving.environment(file_root))
     stand.assay("topics", "apply")
-    by = ("--tenant", TENANT, "--by", "bench")
-    stand.assay("enroll", str(goods.references), *by, "--profiles", str(PROFILES), env=stand.curator)
-    stand.assay(
-        "calibrate", str(goods.jobs), "--tenant", TENANT, "--publish", "--by", "bench", *LOOSE, env=stand.curator
-    )
+    enrol(stand, goods.references)
+    calibrate_for_timing(stand, goods.jobs)
     with environment(stand.environment):
         return Deployed(stand=stand, settings=load_settings(), file_root=file_root)
 
@@ -172,7 +166,3 @@ def serving_of(name: str, folder: Path, *, dry: bool, extra: dict[str, str] | No
     models = MODELS_DIR if name == DEMO else signed_models([folder / name], folder / "models" / name)
     backend = "auto" if dry else "tensorrt"
     return Serving(backend=backend, engine=name, models=models, plans=folder / "plans", extra=extra or {})
-
-
-def job_ids(name: str) -> Iterator[str]:
-    return (f"{name}-{n:07d}" for n in itertools.count())

@@ -17,7 +17,6 @@ from benchmarks.gpu.worker_decode import open_decode
 from demo.stand import TENANT
 from schemas.codec import parse_job
 from schemas.job import AuthenticationJob
-from schemas.message import InputRecord, Source
 from worker.adapters.kafka import KafkaSource
 from worker.app import open_encoder, open_gallery, open_images
 from worker.core.evidence import ViewProbe
@@ -30,7 +29,7 @@ def stage_rates(deployed: Deployed, load: Load, *, dry: bool) -> dict[str, float
     """Jobs a second: decode and encode on the device, and every stage that a thread of Python runs."""
     jobs_wanted = 8 if dry else JOBS
     with environment(deployed.stand.environment):
-        records = [_input(output, n) for n, output in enumerate(deployed.records(load, jobs_wanted, "stage"))]
+        records = [stages.polled(output, n) for n, output in enumerate(deployed.records(load, jobs_wanted, "stage"))]
         rates: dict[str, float] = {}
         parsed = _timed(rates, "parse", jobs_wanted, lambda: [parse_job(r, max_bytes=MOST_BYTES) for r in records])
         blobs = _timed(rates, "fetch", jobs_wanted, lambda: _fetched(deployed, parsed))
@@ -149,10 +148,3 @@ def _encoded(
     return rate.jobs_per_second, [
         [p for p in islice(views, len(job.views)) if isinstance(p, ViewProbe)] for job in jobs
     ]
-
-
-def _input(output: Any, offset: int) -> InputRecord:
-    source = Source(topic="bench", partition=0, offset=offset)
-    return InputRecord(
-        source=source, epoch=0, key=output.key, value=output.value, headers=output.headers, timestamp_ms=0
-    )
