@@ -23,8 +23,9 @@ INLIER_CELLS = 3.0  # residual, in cells of the full grid
 MIN_INLIER_SHARE = 0.35  # of the coarse cells; unrelated photographs reach 0.23 by chance
 MIN_INLIERS = 8
 MAX_DISTORTION = 0.35  # largest entry of the affine's departure from the identity
-# Undegraded photographs of the demo's goods place 0.59 of their cells or more, crops to six tenths of the side 0.40 at
-# most. Forged ones, which may place as few as 0.25, stay within half of what is allowed here in zoom and shift.
+# Chosen on the demo's goods with the encoders before the shipped ones: undegraded photographs placed 0.59 of their
+# cells or more, crops to six tenths of the side 0.40 at most; forged ones, which placed as few as 0.25, stayed within
+# half of what is allowed here in zoom and shift. What the shipped ones make of it: `python -m demo.framing`.
 LOOSE_SHARE = 0.6  # above, the framing is not looked into
 MOST_ZOOM = 0.03  # of the fit that prefers near matches
 MOST_FREE_ZOOM = 0.06  # of the fit that does not, which finds a section far off the centre
