@@ -69,6 +69,7 @@ class World:
     log: Log = field(default_factory=Log)
     refused: set[tuple[str, str]] = field(default_factory=set)
     missing: Sequence[str] = ()
+    away: bool = False  # whoever is asked what a candidate lacks
     opened: list[OpenSet] = field(default_factory=list)
     now: datetime = datetime(2026, 11, 28, 12, tzinfo=UTC)
     meter: Meter = field(default_factory=Meter)
@@ -79,7 +80,7 @@ class World:
 
     def start(self) -> None:
         """A process: the first one, or the next."""
-        registry = Registry(read=lambda: self.wanted, opened=self.open, lacks=lambda trial, wanted: self.missing)
+        registry = Registry(read=lambda: self.wanted, opened=self.open, lacks=self.lacks)
         budget = Budget(errors=0.1, photographs=20)
         options = FollowerOptions(rule=BarRule(first_rest=MINUTE), budget=budget, clock=lambda: self.now)
         self.follower = EngineFollower(registry, self.log, self.meter, options)
@@ -90,6 +91,11 @@ class World:
             raise EngineRefused(RefusalCode.DIGEST_MISMATCH, f"{engine} was tampered with", "fetch it again")
         self.opened.append(open_set(engine, step.backend))
         return self.opened[-1]
+
+    def lacks(self, trial: WantedTrial, wanted: Wanted) -> Sequence[str]:
+        if self.away:
+            raise ServiceUnavailable("postgres", "planted")
+        return self.missing
 
     def turn(self, wanted: Wanted | None = None, after: timedelta = timedelta()) -> tuple[str, bool]:
         """One of the follower's turns, and then one of the embed thread's; what serves, and whether degraded."""
@@ -139,6 +145,17 @@ def test_nothing_is_opened_where_nothing_changed() -> None:
     for _ in range(3):
         world.turn()
     assert len(world.opened) == 1
+
+
+def test_what_was_opened_for_a_line_up_that_failed_is_closed_again() -> None:
+    world = World(wants("1"), away=True)
+    promoted = wants("2", "1", trial=candidate("3", "2"))
+    assert world.turn(promoted) == ("1/test", False)
+    assert world.turn() == ("1/test", False)
+    assert world.left_open() == ["1"]
+    world.away = False
+    assert world.turn() == ("2/test", False)
+    assert (world.tried, world.left_open()) == ("3", ["2", "3"])
 
 
 def test_a_failed_load_keeps_the_old_engine_says_why_and_is_tried_again() -> None:

@@ -149,7 +149,14 @@ class EngineFollower:
         raise refusals[0]
 
     def _lineup(self, wanted: Wanted) -> Lineup:
-        return self._around(self._serving(wanted), wanted, self.encoder.lineup.trial)
+        present = self.encoder.lineup
+        serving = self._serving(wanted)
+        try:
+            return self._around(serving, wanted, present.trial)
+        except BaseException:
+            if serving is not present.serving:  # nobody would know of it, and the next turn opens it again
+                serving.session.close()
+            raise
 
     def _around(self, serving: OpenSet, wanted: Wanted, present: Trial | None) -> Lineup:
         """No candidate is tried while a fallback serves: what they are compared with is not there."""
