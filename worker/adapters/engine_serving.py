@@ -59,7 +59,8 @@ def open_following(
 def _registry(settings: Settings, database: sqlalchemy.Engine, closing: ExitStack) -> Registry:
     engines, machine = settings.engines, this_machine()
     registry, backend = open_registry(settings, database), chosen_backend(engines.backend)
-    opening = Opening(settings=settings, registry=registry, closing=closing)
+    # A stack of its own, entered now: whenever the GPU is opened, it is closed after the sessions that run on it.
+    opening = Opening(settings=settings, registry=registry, closing=closing.enter_context(ExitStack()))
     return Registry(
         read=lambda: read_wanted(registry.index, engines.names, machine, backend),
         opened=opening.opened,
