@@ -152,6 +152,8 @@ def test_all_drain_together_and_who_does_not_is_killed(world: World) -> None:
     assert world.last("w-gpu1").heard == [signal.SIGTERM]
     assert world.after(0.2)
     assert world.last("w-gpu1").heard == [signal.SIGTERM, signal.SIGKILL]
+    assert world.after(KILL_AFTER_S - 0.1)
+    assert world.last("w-gpu1").heard == [signal.SIGTERM, signal.SIGKILL], "it is waited for, not asked all the time"
     world.last("w-gpu1").code = -signal.SIGKILL
     assert not world.after(0.0)
     assert world.supervisor.exit_code == 137
