@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.job import JobView
 from worker.core.evidence import UnusableView, ViewProbe
+from worker.encoding_ahead import Loaded, encode_ahead
 from worker.items import Item
-from worker.ports import PendingViews, ViewEncoder
+from worker.ports import ViewEncoder
 
 PhotographKey = tuple[str, str, str]  # sku, view, sha256
 
@@ -36,17 +36,6 @@ class Photograph:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedPhotograph:
-    """A photograph with its bytes, for as long as its batch lasts. Satisfies ports.EncodeView."""
-
-    photograph: Photograph
-    tenant: str
-    view: JobView
-    data: bytes = field(repr=False)
-    encoder: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BadPhotograph:
     """A photograph that cannot become a reference, and why."""
 
@@ -60,7 +49,7 @@ class BadPhotograph:
 class Encoded:
     """A photograph as its engine saw it."""
 
-    loaded: LoadedPhotograph
+    loaded: Loaded[Photograph]
     probe: ViewProbe
 
 
@@ -110,32 +99,13 @@ def encode(
 
     `encoder_for` maps (category, view) to the name of an encoder, as the worker's settings do.
     """
-    source = iter(photographs)
-    ahead: _Batch | None = None
-    while batch := list(islice(source, batch_images)):
-        loaded = [_load(photograph, encoder_for) for photograph in batch]
-        ready = [one for one in loaded if isinstance(one, LoadedPhotograph)]
-        started = _Batch(ready, encoder.start(ready)) if ready else None
-        yield from (one for one in loaded if isinstance(one, BadPhotograph))
-        if ahead is not None:
-            yield from ahead.finish()
-        ahead = started
-    if ahead is not None:
-        yield from ahead.finish()
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    loaded: Sequence[LoadedPhotograph]
-    pending: PendingViews
-
-    def finish(self) -> Iterator[Encoded | BadPhotograph]:
-        for loaded, answer in zip(self.loaded, self.pending.result(), strict=True):
-            photograph = loaded.photograph
-            if isinstance(answer, UnusableView):
-                yield _bad(photograph.item, photograph.view, f"{answer.code.value}: {answer.detail}")
-            else:
-                yield Encoded(loaded=loaded, probe=answer)
+    return encode_ahead(
+        photographs,
+        encoder,
+        load=lambda photograph: _load(photograph, encoder_for),
+        read=_read,
+        batch_images=batch_images,
+    )
 
 
 def _find(item: Item, view: str, tenant: str, counterfeit: bool) -> Photograph | BadPhotograph:
@@ -150,7 +120,7 @@ def _find(item: Item, view: str, tenant: str, counterfeit: bool) -> Photograph |
     return Photograph(tenant=tenant, item=item, view=view, path=place, sha256=digest, genuine=genuine)
 
 
-def _load(photograph: Photograph, encoder_for: Callable[[str, str], str]) -> LoadedPhotograph | BadPhotograph:
+def _load(photograph: Photograph, encoder_for: Callable[[str, str], str]) -> Loaded[Photograph] | BadPhotograph:
     item, view = photograph.item, photograph.view
     try:
         data = photograph.path.read_bytes()
@@ -158,13 +128,19 @@ def _load(photograph: Photograph, encoder_for: Callable[[str, str], str]) -> Loa
         return _bad(item, view, f"cannot be read: {error.strerror}")
     if hashlib.sha256(data).hexdigest() != photograph.sha256:
         return _bad(item, view, "changed while it was being enrolled: enrol it again")
-    return LoadedPhotograph(
+    return Loaded(
         photograph=photograph,
         tenant=photograph.tenant,
         view=JobView(view=view, sha256=photograph.sha256, data=data),
         data=data,
         encoder=encoder_for(item.category, view),
     )
+
+
+def _read(loaded: Loaded[Photograph], answer: ViewProbe | UnusableView) -> Encoded | BadPhotograph:
+    if isinstance(answer, UnusableView):
+        return _bad(loaded.photograph.item, loaded.photograph.view, f"{answer.code.value}: {answer.detail}")
+    return Encoded(loaded=loaded, probe=answer)
 
 
 def _bad(item: Item, view: str, why: str) -> BadPhotograph:
