@@ -61,6 +61,15 @@ def photographs_in(folder: Path) -> dict[str, Path]:
     return {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in found}
 
 
+def photograph_at(path: Path, sha256: str) -> bytes | None:
+    """None where the file is gone, or no longer what it was when its digest was taken."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    return data if hashlib.sha256(data).hexdigest() == sha256 else None
+
+
 def _load(photograph: ReferencePhotograph, fetch: Fetch, name: str) -> Loaded[ReferencePhotograph] | Unembedded:
     data = fetch(photograph.tenant, photograph.sha256)
     if data is None:

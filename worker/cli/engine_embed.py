@@ -26,7 +26,7 @@ from worker.cli.engine_registry import By, Id, Name, Version, refusals
 from worker.cli.opening import open_database
 from worker.errors import AssayError
 from worker.ports import EvidenceStore
-from worker.reembed import Reembedded, ReferencePhotograph, Unembedded, photographs_in, reembed
+from worker.reembed import Reembedded, ReferencePhotograph, Unembedded, photograph_at, photographs_in, reembed
 from worker.settings import Settings, load_settings
 
 INCOMPLETE = 1
@@ -116,14 +116,22 @@ class _Kept:
 
     def __init__(self, evidence: EvidenceStore, folder: Path | None) -> None:
         self._evidence = evidence
-        self._paths: Mapping[str, Path] = photographs_in(folder) if folder is not None else {}
+        self._paths: Mapping[str, Path] = _paths(folder) if folder is not None else {}
 
     def get(self, tenant: str, sha256: str) -> bytes | None:
         data = self._evidence.get(tenant, sha256)
         if data is None and sha256 in self._paths:
-            data = self._paths[sha256].read_bytes()
-            self._evidence.put(tenant, sha256, data)
+            data = photograph_at(self._paths[sha256], sha256)
+            if data is not None:
+                self._evidence.put(tenant, sha256, data)
         return data
+
+
+def _paths(folder: Path) -> Mapping[str, Path]:
+    try:
+        return photographs_in(folder)
+    except OSError as error:
+        raise AssayError(f"{error.filename}: {error.strerror}; {FIX}") from error
 
 
 def _store(
