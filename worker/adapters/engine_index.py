@@ -140,6 +140,11 @@ def move_within(
     return moves
 
 
+def those(ids: Collection[str]) -> Choose:
+    """The engines of these ids, however many of them there are."""
+    return lambda known: [one for one in known if one.id in ids]
+
+
 def published_within(connection: Connection, name: str) -> list[Published]:
     """As EngineIndex.published, in a transaction of the caller's."""
     return _published(connection, name, ())

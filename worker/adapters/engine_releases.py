@@ -18,7 +18,7 @@ from migrations.tables import engine_golden, engine_releases, engines
 from schemas.alert import AlertEvent
 from worker.adapters.alarm_outbox import Outbox
 from worker.adapters.database import retrying
-from worker.adapters.engine_index import LOCK, move_within
+from worker.adapters.engine_index import LOCK, move_within, those
 from worker.core.release_judge import ReleaseCounts
 
 Mode = Literal["canary", "shadow"]
@@ -163,7 +163,7 @@ def _end(
             connection,
             ending.verb,
             release.name,
-            lambda known: [one for one in known if one.id == release.candidate],
+            those((release.candidate,)),
             by=ending.by,
             why=ending.why,
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
-from typing import Literal
+from collections.abc import Callable, Sequence
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, Engine, Row, insert, select, update
@@ -13,9 +11,9 @@ from engines.errors import EngineRefused, RefusalCode
 from engines.lifecycle import Move, State, Verb
 from migrations.tables import engine_releases
 from worker.adapters.database import retrying
-from worker.adapters.engine_index import LOCK, Choose, Published, move_within, published_within
+from worker.adapters.engine_index import LOCK, Choose, Published, move_within, published_within, those
+from worker.adapters.engine_releases import Mode
 
-Mode = Literal["canary", "shadow"]
 Complete = Callable[[Published, Published], None]  # candidate, current: raises for what is missing
 
 
@@ -44,7 +42,7 @@ def start_release(
             complete(candidate, current)
             _refuse_rival(connection, name, candidate)
             if candidate.state is not State.CANARY:
-                same = partial(_same, wanted=candidate)
+                same = those((candidate.id,))
                 move_within(connection, "canary", name, same, by=by, why=why, without_report=without_report)
             release = uuid4()
             _end(connection, name, "held", {"by": by, "why": why, "followed_by": str(release)})
@@ -78,8 +76,7 @@ def move_and_end(
             for candidate, current in _replacing(known, chosen) if verb == "promote" else ():
                 complete(candidate, current)
             ids = {one.id for one in chosen}
-            mine_of = partial(_of, ids=ids)
-            moves = move_within(connection, verb, name, mine_of, by=by, why=why, without_report=without_report)
+            moves = move_within(connection, verb, name, those(ids), by=by, why=why, without_report=without_report)
             running = _running(connection, name)
             if running is not None:
                 mine = running.candidate in ids
@@ -112,14 +109,6 @@ def _replacing(known: Sequence[Published], chosen: Sequence[Published]) -> list[
         if own or len(current) == 1:
             found.append((candidate, (own or current)[0]))
     return found
-
-
-def _same(known: Sequence[Published], wanted: Published) -> list[Published]:
-    return [one for one in known if one.id == wanted.id]
-
-
-def _of(known: Sequence[Published], ids: Collection[str]) -> list[Published]:
-    return [one for one in known if one.id in ids]
 
 
 def _refuse_rival(connection: Connection, name: str, candidate: Published) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -25,7 +24,7 @@ from engines.proof import Proof, proof_fields
 from engines.publish import released, signed
 from engines.release import Target, TargetBackend
 from engines.runner import Backend
-from worker.adapters.engine_index import Event, Published
+from worker.adapters.engine_index import Event, Published, those
 from worker.adapters.engine_opening import open_registry
 from worker.adapters.engine_registry import EngineRegistry
 from worker.cli import terminal
@@ -138,8 +137,7 @@ def verify(
         results = {one.id: _tested(registry, one, chosen_backend(backend), not without_report) for one in found}
         passed = {one.id for one in found if results[one.id] is None and one.state is State.DRAFT}
         if by and passed:
-            chosen = partial(_of, ids=passed)
-            registry.index.move("verify", name, chosen, by=by, why=why, without_report=without_report)
+            registry.index.move("verify", name, those(passed), by=by, why=why, without_report=without_report)
         states = {one.id: one.state for one in registry.index.published(name)}
     rows = [(one.variant.version, one.variant.slot, states[one.id], results[one.id] or "passed") for one in found]
     if as_json:
@@ -201,10 +199,6 @@ def opened_registry() -> Iterator[EngineRegistry]:
 
 
 _UNRETIRED: Final = tuple(state for state in State if state is not State.RETIRED)
-
-
-def _of(known: Sequence[Published], ids: Collection[str]) -> list[Published]:
-    return [one for one in known if one.id in ids]
 
 
 def _read(folder: Path, name: str) -> EngineFiles:

@@ -13,8 +13,9 @@ from engines.lifecycle import State, Verb
 from engines.runner import Backend
 from worker.adapters.engine_control import ring
 from worker.adapters.engine_index import EngineIndex, Published
+from worker.adapters.engine_releases import Mode
 from worker.adapters.release_gaps import gaps
-from worker.adapters.release_starting import Mode, move_and_end, start_release
+from worker.adapters.release_starting import move_and_end, start_release
 from worker.cli import terminal
 from worker.cli.engine_choice import Chosen, choose
 from worker.cli.engine_registry import SHORT, By, Id, Name, Version, Why, WithoutReport, refusals, tell
