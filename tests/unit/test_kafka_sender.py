@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,12 @@ from confluent_kafka import KafkaError
 
 from schemas.message import OutputRecord
 from worker.adapters import kafka_sender
+from worker.adapters.kafka_follower import KafkaFollower
 from worker.adapters.kafka_sender import KafkaSender
-from worker.errors import ServiceUnavailable
+from worker.adapters.kafka_source import KafkaSource
+from worker.adapters.topics import plan_topics
+from worker.errors import ConfigurationError, ServiceUnavailable
+from worker.settings import Topics
 
 RECORD = OutputRecord(topic="audit", key=b"k", value=b"v", headers=())
 
@@ -73,3 +78,18 @@ def test_a_late_answer_of_an_earlier_call_is_not_this_ones(sender: tuple[KafkaSe
     heard: list[OutputRecord] = []
     sending.send([RECORD], delivered=heard.append)
     assert heard == [RECORD]
+
+
+def test_settings_that_no_client_can_work_with_are_a_wrong_configuration(tmp_path: Path) -> None:
+    empty = tmp_path / "ca.pem"
+    empty.touch()
+    config = {"bootstrap.servers": "nowhere", "security.protocol": "SSL", "ssl.ca.location": str(empty)}
+    opening: list[Callable[[], object]] = [
+        lambda: KafkaSender(config),
+        lambda: KafkaFollower(config, ["audit"]),
+        lambda: KafkaSource(client_config=config, group="g", topics=["audit"]),
+        lambda: plan_topics(config, Topics()),
+    ]
+    for open_client in opening:
+        with pytest.raises(ConfigurationError, match=r"ssl\.ca\.location failed.*; check kafka"):
+            open_client()

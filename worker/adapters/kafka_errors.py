@@ -6,10 +6,11 @@ or fatal. A timeout or a broken connection leaves the outcome unknown. What is n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from worker.errors import AbortTransaction, ConfigurationError, Fatal
 
@@ -59,6 +60,19 @@ _NOT_ALLOWED = frozenset(
 # name has replaced hears it once, and would then wait for records for ever.
 _BEYOND_USE = "_FATAL"
 _OFFSET_LOST = frozenset({"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"})
+
+
+Client = TypeVar("Client")
+
+
+def opened(make: Callable[[], Client]) -> Client:
+    """A client of librdkafka, which connects later. Raises ConfigurationError for settings that it cannot work with,
+    such as a file of certificates that holds none."""
+    try:
+        return make()
+    except KafkaException as failure:
+        fix = "check kafka.bootstrap, kafka.ssl_ca_location and kafka.sasl_*"
+        raise ConfigurationError(f"{failure.args[0].str()}; {fix}") from failure
 
 
 def fault_of(error: KafkaError) -> Fault:

@@ -10,6 +10,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from schemas.message import InputRecord
+from worker.adapters.kafka_errors import opened
 from worker.adapters.kafka_source import READ_SETTINGS, input_record
 from worker.errors import AssayError, ServiceUnavailable
 
@@ -19,7 +20,8 @@ TIMEOUT_S = 10.0
 class KafkaFollower:
     """Starts at the end of `topics` as they stand when it is made: what is answered later is not missed.
 
-    Raises ServiceUnavailable without a broker and AssayError for a topic that does not exist.
+    Raises ServiceUnavailable without a broker, AssayError for a topic that does not exist, ConfigurationError for
+    settings that no client can be made of.
     """
 
     def __init__(
@@ -27,7 +29,7 @@ class KafkaFollower:
     ) -> None:
         # Nothing is committed and no group is joined; the client demands a name all the same.
         config = {**client_config, **READ_SETTINGS, "group.id": "assay.follower", "auto.offset.reset": "earliest"}
-        self._consumer = Consumer(config, logger=logging.getLogger("librdkafka"))
+        self._consumer = opened(lambda: Consumer(config, logger=logging.getLogger("librdkafka")))
         try:
             places = [place for topic in topics for place in self._places(topic, from_beginning)]
             self._consumer.assign(places)

@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.message import OutputRecord
-from worker.adapters.kafka_errors import no_answer
+from worker.adapters.kafka_errors import no_answer, opened
 from worker.errors import AssayError, ConfigurationError, ServiceUnavailable
 
 METADATA_TIMEOUT_S = 10.0
@@ -23,7 +23,8 @@ _NO_TOPIC = frozenset({"_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_OR_PART"})
 
 
 class KafkaSender:
-    """Owned by one thread. Memory holds at most 64 MiB of records that wait for their confirmation."""
+    """Owned by one thread. Memory holds at most 64 MiB of records that wait for their confirmation. Raises
+    ConfigurationError for settings that no client can be made of."""
 
     def __init__(self, client_config: Mapping[str, Any], *, delivery_timeout_s: float = 30.0) -> None:
         self._timeout_s = delivery_timeout_s
@@ -36,7 +37,7 @@ class KafkaSender:
             "linger.ms": 5,
             "delivery.timeout.ms": round(delivery_timeout_s * 1000),
         }
-        self._producer = Producer(config, logger=logging.getLogger("librdkafka"))
+        self._producer = opened(lambda: Producer(config, logger=logging.getLogger("librdkafka")))
         self._failure: AssayError | None = None  # of the records that are being sent
         self._turn = 0
         self._known: set[str] = set()

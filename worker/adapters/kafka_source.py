@@ -21,7 +21,7 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from schemas.message import InputRecord, Source
-from worker.adapters.kafka_errors import EXIT_KAFKA, check_consumer_error, no_answer, raise_fatal
+from worker.adapters.kafka_errors import EXIT_KAFKA, check_consumer_error, no_answer, opened, raise_fatal
 from worker.adapters.kafka_topic_ids import TopicIds
 from worker.errors import AbortTransaction, Fatal
 from worker.ports import Partition, RebalanceListener
@@ -72,7 +72,7 @@ class KafkaSource:
             **(overrides or {}),
             "error_cb": _log_client_error,
         }
-        self._consumer = Consumer(config, logger=logging.getLogger("librdkafka"))
+        self._consumer = opened(lambda: Consumer(config, logger=logging.getLogger("librdkafka")))
         self._topic_ids = TopicIds(client_config, topics)
         self._listener: RebalanceListener | None = None
         self._closing = False

@@ -22,6 +22,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from worker.adapters.kafka_errors import opened
 from worker.errors import ConfigurationError, ServiceUnavailable
 
 MIB = 1024 * 1024
@@ -103,9 +104,9 @@ def topic_specs(topics: TopicNames, *, partitions: int) -> tuple[TopicSpec, ...]
 def plan_topics(
     client_config: Mapping[str, Any], topics: TopicNames, *, partitions: int = 12, replication: int = 1
 ) -> list[TopicChange]:
-    """What `apply_topics` would do. Raises ServiceUnavailable."""
+    """What `apply_topics` would do. Raises ServiceUnavailable, ConfigurationError."""
     del replication  # of topics that exist it is moved by the broker's own tools, not here
-    admin = AdminClient(dict(client_config))
+    admin = opened(lambda: AdminClient(dict(client_config)))
     specs = topic_specs(topics, partitions=partitions)
     present = _present_partitions(admin)
     created = [_creation(spec) for spec in specs if spec.name not in present]
@@ -119,7 +120,7 @@ def apply_topics(client_config: Mapping[str, Any], changes: Sequence[TopicChange
 
     Raises ServiceUnavailable, and ConfigurationError that names the change that Kafka refuses.
     """
-    admin = AdminClient(dict(client_config))
+    admin = opened(lambda: AdminClient(dict(client_config)))
     for change in changes:
         for future in _futures(admin, change, replication):
             _wait(future, change)
