@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from worker.core.release_judge import GOLDEN, TESTS, JudgeRule, ReleaseCounts, judge_release
+from worker.core.release_judge import GOLDEN, TESTS, JudgeRule, ReleaseCounts, ReleaseJudgement, judge_release
 from worker.core.sequential import Rates, log_ratio, sequential_test
 
 RULE = JudgeRule()
@@ -114,6 +114,19 @@ class TestDecision:
         assert judgement.decision == "take_back"
         assert judgement.why.startswith(f"{name}: {next(iter(counts.values()))} of ")
         assert [test.name for test in judgement.tests if test.outcome != "passed"] == [name]
+
+    @pytest.mark.parametrize(("ordinary", "golden", "why"), [(572, 112, "hard_disagreement"), (573, 111, "golden")])
+    def test_the_fewest_jobs_that_promote_one_without_any_fault(self, ordinary: int, golden: int, why: str) -> None:
+        """The documents quote them."""
+
+        def judged(ordinary: int, golden: int) -> ReleaseJudgement:
+            jobs = ordinary + golden
+            counts = ReleaseCounts(jobs=jobs, answered=ordinary, timed=jobs, golden=golden)
+            return judge_release(counts, RULE)
+
+        assert judged(573, 112).decision == "promote"
+        short = judged(ordinary, golden)
+        assert (short.decision, short.why.endswith(f"these are open: {why}")) == ("continue", True)
 
     def test_too_few_jobs_go_on(self) -> None:
         judgement = judge_release(ReleaseCounts(jobs=10, answered=10, timed=10), RULE)
