@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 from sqlalchemy import Engine
 
 from worker.adapters.engine_index import Published
-from worker.adapters.space_readiness import Missing, Newcomer, missing_for
+from worker.adapters.space_readiness import Missing, Newcomer, is_calibrated, missing_for
 
 EncoderFor = Callable[[str, str], str]  # (category, view) -> encoder
 
@@ -27,13 +28,13 @@ def gaps(
     `beside` are the engines of the other encoders. Raises ServiceUnavailable.
     """
 
-    def missing(engine: Published, backend: str) -> Missing:
-        return missing_for(database, _newcomer(engine, beside, backend, encoder_for))
+    def missing(backend: str) -> Missing:
+        own = missing_for(database, _newcomer(candidate, beside, backend, encoder_for))
+        if own.uncalibrated and not is_calibrated(database, _newcomer(replaced, beside, backend, encoder_for)):
+            return replace(own, uncalibrated=False)
+        return own
 
-    own = {backend: missing(candidate, backend) for backend in backends}
-    known = {backend: missing(replaced, backend) for backend in backends if own[backend].uncalibrated}
-    found = {backend: _less(one, backend in known and known[backend].uncalibrated) for backend, one in own.items()}
-    return tuple(dict.fromkeys(_said(found.values())))
+    return tuple(dict.fromkeys(told for backend in backends for told in missing(backend).sentences()))
 
 
 def _newcomer(engine: Published, beside: Iterable[Published], backend: str, encoder_for: EncoderFor) -> Newcomer:
@@ -45,12 +46,3 @@ def _newcomer(engine: Published, beside: Iterable[Published], backend: str, enco
         digests=frozenset({engine.digest, *(one.digest for one in beside)}),
         serves=lambda category, view: encoder_for(category, view) == name,
     )
-
-
-def _less(missing: Missing, excused: bool) -> Missing:
-    return Missing(name=missing.name, references=missing.references) if excused else missing
-
-
-def _said(all_missing: Iterable[Missing]) -> Iterable[str]:
-    for missing in all_missing:
-        yield from missing.sentences()

@@ -4,7 +4,7 @@ calibration. Verdicts would be inconclusive without either, never wrong; so nobo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, and_, func, literal, select, text
@@ -82,8 +82,18 @@ def missing_for(database: Engine, newcomer: Newcomer) -> Missing:
             return Missing(
                 name=newcomer.name,
                 references=tuple(unembedded(connection, newcomer.space, newcomer.serves, SERVING)),
-                uncalibrated=not _is_calibrated(connection, newcomer.backend, newcomer.digests),
+                uncalibrated=not _is_calibrated(connection, newcomer),
             )
+
+    return retrying(read)
+
+
+def is_calibrated(database: Engine, newcomer: Newcomer) -> bool:
+    """Whether a score calibration is there for it. Raises ServiceUnavailable where Postgres stays away."""
+
+    def read() -> bool:
+        with database.connect() as connection:
+            return _is_calibrated(connection, newcomer)
 
     return retrying(read)
 
@@ -115,11 +125,13 @@ def unembedded(
     ]
 
 
-def _is_calibrated(connection: Connection, backend: str, digests: Collection[str]) -> bool:
+def _is_calibrated(connection: Connection, newcomer: Newcomer) -> bool:
     """As core.scoring chooses one: of exactly this backend, fitted with all of these engines."""
-    wanted = literal(sorted(digests), ARRAY(TEXT))
+    wanted = literal(sorted(newcomer.digests), ARRAY(TEXT))
     found = select(func.count()).where(
-        calibrations.c.active, calibrations.c.backend == backend, calibrations.c.engine_digests.contains(wanted)
+        calibrations.c.active,
+        calibrations.c.backend == newcomer.backend,
+        calibrations.c.engine_digests.contains(wanted),
     )
     return bool(connection.scalar(found))
 
