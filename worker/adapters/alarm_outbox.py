@@ -17,6 +17,7 @@ from schemas.codec import encode_alert
 from schemas.codes import AlertKind
 from schemas.envelope import Encoding
 from schemas.message import OutputRecord
+from worker.settings import KafkaSettings
 
 ADVISORY_LOCKS = 0x61737361  # "assa": of the locks of two numbers; the others of ours have one
 ALERTS_AT_ONCE = 500
@@ -46,6 +47,11 @@ class Outbox:
     topic: str
     source: str
     encoding: Encoding = "avro"
+
+    @classmethod
+    def of(cls, kafka: KafkaSettings) -> Outbox:
+        """As the settings have it."""
+        return cls(topic=kafka.topics.alerts, source=kafka.group, encoding=kafka.encoding)
 
     def write(
         self, connection: Connection, event: AlertEvent, *, more: Mapping[str, object] | None = None

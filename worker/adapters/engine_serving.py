@@ -70,8 +70,7 @@ def _registry(settings: Settings, database: sqlalchemy.Engine, closing: ExitStac
 
 def _failures(settings: Settings, database: sqlalchemy.Engine) -> EngineFailures:
     kafka = settings.kafka
-    outbox = Outbox(topic=kafka.topics.alerts, source=kafka.group, encoding=kafka.encoding)
-    return EngineFailures(database=database, instance=kafka.instance, outbox=outbox)
+    return EngineFailures(database=database, instance=kafka.instance, outbox=Outbox.of(kafka))
 
 
 def _options(settings: Settings) -> FollowerOptions:

@@ -92,14 +92,9 @@ def open_judging(settings: Settings, database: Engine) -> ReleaseJudging:
     return ReleaseJudging(
         releases=EngineReleases(database=database),
         rule=rule_of(settings.judgement),
-        outbox=open_outbox(settings),
+        outbox=Outbox.of(kafka),
         announce=partial(ring, kafka.client_config(), kafka.topics.control),
     )
-
-
-def open_outbox(settings: Settings) -> Outbox:
-    kafka = settings.kafka
-    return Outbox(topic=kafka.topics.alerts, source=kafka.group, encoding=kafka.encoding)
 
 
 def rule_of(chosen: JudgementSettings) -> JudgeRule:

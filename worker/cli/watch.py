@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
+from worker.adapters.alarm_outbox import Outbox
 from worker.adapters.alarms import PostgresAlarms, WatchRules
 from worker.adapters.kafka_sender import KafkaSender
 from worker.cli import terminal
-from worker.cli.engine_release import open_judging, open_outbox
+from worker.cli.engine_release import open_judging
 from worker.cli.opening import open_database
 from worker.cli.service import serve
 from worker.core.drift import DriftRule
@@ -40,7 +41,7 @@ def watch(once: Annotated[bool, typer.Option("--once", help="Look once, and end.
 @contextlib.contextmanager
 def _watcher(settings: Settings) -> Iterator[Watcher]:
     with open_database(settings) as database:
-        alarms = PostgresAlarms(database=database, outbox=open_outbox(settings), rules=rules(settings.watch))
+        alarms = PostgresAlarms(database=database, outbox=Outbox.of(settings.kafka), rules=rules(settings.watch))
         sender = KafkaSender(settings.kafka.client_config())
         judging = open_judging(settings, database)
         yield Watcher(alarms, judging, sender.send, interval_s=settings.watch.interval_s)
