@@ -37,15 +37,13 @@ class Newcomer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnembeddedReference:
-    """A reference without a vector in a space; `genuine` False is a known counterfeit."""
+    """A reference without a vector in a space."""
 
     reference_id: str
     tenant: str
     sku: str
-    category: str
     view: str
     sha256: str
-    genuine: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +102,7 @@ def unembedded(
     """References in these states, of all tenants, that `serves` takes and that have no vector in `space`; in order."""
     image, vectors = reference_images.c, reference_embeddings.c
     wanted = (
-        select(image.id, image.tenant, image.sku, items.c.category, image.view, image.sha256, image.genuine)
+        select(image.id, image.tenant, image.sku, items.c.category, image.view, image.sha256)
         .join_from(reference_images, items)
         .outerjoin(reference_embeddings, and_(vectors.reference_id == image.id, vectors.space == space))
         .where(image.state.in_(states), vectors.reference_id.is_(None))
@@ -115,10 +113,8 @@ def unembedded(
             reference_id=str(row.id),
             tenant=row.tenant,
             sku=row.sku,
-            category=row.category,
             view=row.view,
             sha256=bytes(row.sha256).hex(),
-            genuine=row.genuine,
         )
         for row in connection.execute(wanted)
         if serves(row.category, row.view)
