@@ -12,11 +12,12 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
-from engines.catalogue import open_session
+from engines.catalogue import VerifiedEngine, open_session
 from engines.lifecycle import State
 from worker.adapters.encoder import SessionEncoder
 from worker.adapters.engine_index import Published
 from worker.adapters.engine_opening import open_registry, session_options
+from worker.adapters.engine_registry import EngineRegistry
 from worker.adapters.references import ReferenceStore
 from worker.adapters.space_readiness import tenants_behind, unembedded
 from worker.app import open_evidence, open_references
@@ -55,23 +56,24 @@ def embed(
 ) -> None:
     """Compute embeddings and patches of all references, of all tenants, in the space of a published engine.
 
-    Of the newest one that is verified or canary, unless named. Can be broken off and run again: what has its vectors is
-    passed over. Workers see them once it ends. Exits 1 while references are missing.
+    Of the newest one that is verified, canary or current, unless named. Can be broken off and run again: what has its
+    vectors is passed over. Workers see them once it ends. Exits 1 while references are missing.
     """
     if photographs is not None and not photographs.is_dir():
         raise AssayError(f"{photographs} is no folder; {FIX}")
     settings = load_settings()
     with refusals(), open_database(settings) as database:
-        engine = _chosen(settings, database, Chosen(name=name, version=version, engine_id=engine_id, states=OFFERED))
+        registry, store = open_registry(settings, database), open_references(settings, database)
+        engine = _chosen(registry, Chosen(name=name, version=version, engine_id=engine_id, states=OFFERED))
         space = engine.manifest.embedding_space
         wanted = _wanted(database, space, _serves(settings, name))
         done = Embedding()
         if wanted:
-            store, kept = open_references(settings, database), _Kept(open_evidence(settings), photographs)
-            with _encoder(settings, database, engine) as encoder:
+            kept = _Kept(open_evidence(settings), photographs)
+            with _encoder(settings, registry.read(engine)) as encoder:
                 batch = settings.batch.max_images
                 _store(store, reembed(wanted, kept.get, encoder, name=name, batch_images=batch), done, len(wanted))
-        _publish(open_references(settings, database), database, space, done, by=by)
+        _publish(store, database, space, done, by=by)
     _print(done, space, as_json)
     if done.failed:
         raise typer.Exit(INCOMPLETE)
@@ -80,9 +82,9 @@ def embed(
 OFFERED = (State.VERIFIED, State.CANARY, State.CURRENT)
 
 
-def _chosen(settings: Settings, database: Engine, wanted: Chosen) -> Published:
+def _chosen(registry: EngineRegistry, wanted: Chosen) -> Published:
     """Of several variants of one version any will do: they share the space."""
-    found = choose(open_registry(settings, database).index.published(wanted.name), wanted)
+    found = choose(registry.index.published(wanted.name), wanted)
     return max(found, key=lambda one: (one.variant.version, one.release.target.backend in ("any", "openvino")))
 
 
@@ -102,9 +104,8 @@ def _wanted(database: Engine, space: str, serves: Callable[[str, str], bool]) ->
 
 
 @contextlib.contextmanager
-def _encoder(settings: Settings, database: Engine, engine: Published) -> Iterator[SessionEncoder]:
-    read = open_registry(settings, database).read(engine)
-    encoder = SessionEncoder(open_session([read], settings.engines.backend, session_options(settings)))
+def _encoder(settings: Settings, engine: VerifiedEngine) -> Iterator[SessionEncoder]:
+    encoder = SessionEncoder(open_session([engine], settings.engines.backend, session_options(settings)))
     try:
         yield encoder
     finally:
@@ -134,9 +135,7 @@ def _paths(folder: Path) -> Mapping[str, Path]:
         raise AssayError(f"{error.filename}: {error.strerror}; {FIX}") from error
 
 
-def _store(
-    store: ReferenceStore, results: Iterator[Reembedded | Unembedded], done: Embedding, total: int
-) -> None:  # fmt: skip
+def _store(store: ReferenceStore, results: Iterator[Reembedded | Unembedded], done: Embedding, total: int) -> None:
     with terminal.progress() as bar:
         task = bar.add_task("Embedding", total=total)
         while chunk := list(islice(results, TRANSACTION_REFERENCES)):
