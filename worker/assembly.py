@@ -118,6 +118,7 @@ class _Compared:
         self._matcher = matcher
         self.match_many = matcher.match_many
         self.nearest_skus = matcher.nearest_skus
+        self._kept = requests  # what is found goes by their parts' ids, which another gallery could take over
         self._found = self._together(requests) if len(requests) > 1 else {}
 
     def match(self, job: AuthenticationJob, probes: Sequence[ViewProbe], gallery: GallerySnapshot) -> list[ViewMatch]:
