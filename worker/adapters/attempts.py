@@ -56,7 +56,8 @@ USING unnest(CAST(:topics AS text[]), CAST(:partitions AS int[])) AS r (topic, p
 WHERE a.process = :process AND (a.topic, a.partition) = (r.topic, r.partition)
 """)
 
-# Rows of jobs that were answered without another start (their poison letter, their deadline) are nobody's to end.
+# Rows of jobs that were answered without another start (their poison letter, their deadline, a death between the answer
+# and the next start, which would have told the end) are nobody's to end.
 CLOSE = text("DELETE FROM assay.attempts WHERE process = :process OR started_at < now() - interval '7 days'")
 
 
