@@ -16,7 +16,8 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parent)]
 os.environ.setdefault("PYNVIMGCODEC_VERBOSITY", "0")
 
-from first_contact import photographs  # noqa: E402
+from layers.decoding import decoded  # noqa: E402
+from layers.opening import photographs  # noqa: E402
 
 from engines.decode import DecodeLimits  # noqa: E402
 from engines.gpu.device import Device  # noqa: E402
@@ -53,7 +54,9 @@ class Bare:
         self.blobs = (photographs() * (-(-count // 32)))[:count]
         self.streams = [codec.CodeStream(blob) for blob in self.blobs]
         self.images: list[Any] = []
-        self.decoder.decode(self.streams[:1] * first, params=self.params, cuda_stream=self.stream.handle)
+        # streams of their own, as Jpegs has them: the library reads all of a batch at once
+        alike = [codec.CodeStream(self.blobs[0]) for _ in range(first)]
+        self.decoder.decode(alike, params=self.params, cuda_stream=self.stream.handle)
         self.run()
 
     def run(self) -> int:
@@ -74,11 +77,7 @@ class Ours:
         self.run()
 
     def run(self) -> int:
-        import pycuda.driver as cuda
-
-        stage, images = self.jpegs.decode(self.blobs)
-        stage.decoded.synchronize()
-        stage.free.record(cuda.Stream())
+        images = decoded(self.jpegs, self.blobs)
         return len(images) - images.count(None)
 
 

@@ -24,9 +24,9 @@ class Module:
 
 
 @cache
-def modules() -> tuple[Module, ...]:
+def modules(folders: tuple[str, ...] = PACKAGES) -> tuple[Module, ...]:
     """Every module of every package that exists; a package without an __init__ counts too."""
-    return tuple(_read(path) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
+    return tuple(_read(path) for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
 
 
 def walk_functions(tree: ast.AST, outer: str = "") -> Iterator[tuple[str, FunctionNode]]:

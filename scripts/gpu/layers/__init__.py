@@ -1,0 +1,1 @@
+"""The steps of first_contact.py, one module a layer."""
