@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,6 +19,7 @@ from packaging.version import InvalidVersion, Version
 
 from engines.errors import EngineRefused, RefusalCode
 from engines.manifest import EngineManifest, sha256_hex
+from engines.whole_files import replace_file
 
 PlanBackend = Literal["openvino", "tensorrt"]
 REBUILD: Final = "assay engine build RECIPE"
@@ -88,7 +88,7 @@ class PlanFolder:
 
     def write(self, header: PlanHeader, plan: bytes) -> None:
         """Keep a plan; readers see all of it or nothing."""
-        _replace(self._path(header), _sealed(header, plan))
+        replace_file(self._path(header), _sealed(header, plan))
         if header.backend == "openvino":
             self._let_go()
 
@@ -135,7 +135,7 @@ class KeptTimings:
         return cache if hashlib.sha256(cache).digest() == digest else b""
 
     def keep(self, cache: bytes) -> None:
-        _replace(self._path, hashlib.sha256(cache).digest() + cache)
+        replace_file(self._path, hashlib.sha256(cache).digest() + cache)
 
 
 def default_folder() -> Path:
@@ -217,9 +217,3 @@ def _opened(raw: bytes) -> tuple[PlanHeader, bytes] | None:
 def _header(fields: Mapping[str, Any]) -> PlanHeader:
     pairs = {name: tuple(sorted(dict(fields[name]).items())) for name in ("options", "made_with")}
     return PlanHeader(**{**fields, **pairs, "profiles": tuple(fields["profiles"])})
-
-
-def _replace(path: Path, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-    Path(file.name).rename(path)

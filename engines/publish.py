@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -20,6 +19,9 @@ from engines.matrix import Machine
 from engines.proof import Proof
 from engines.release import Release, Target, whole_seconds
 from engines.signing import public_pem, sign, signer_id
+from engines.whole_files import replace_file
+
+_READABLE: Final = 0o644  # whoever publishes, workers are other users
 
 
 def signed(manifest: EngineManifest, key: EngineSigner) -> EngineManifest:
@@ -57,24 +59,10 @@ def publish(engine: ExportedEngine, directory: Path, key: EngineSigner) -> Engin
     between finds the engine that was there, or files whose digests do not agree, which it refuses."""
     manifest = signed(engine.manifest, key)
     directory.mkdir(parents=True, exist_ok=True)
-    _replace(model_path(directory, manifest.name), engine.model)
-    _replace(golden_path(directory, manifest.name), engine.golden)
-    _replace(manifest_path(directory, manifest.name), manifest.to_json())
+    replace_file(model_path(directory, manifest.name), engine.model, _READABLE)
+    replace_file(golden_path(directory, manifest.name), engine.golden, _READABLE)
+    replace_file(manifest_path(directory, manifest.name), manifest.to_json(), _READABLE)
     return manifest
-
-
-def _replace(path: Path, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        written = Path(file.name)
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            written.chmod(0o644)  # a temporary file is its owner's alone
-            written.replace(path)
-        except BaseException:
-            written.unlink(missing_ok=True)
-            raise
 
 
 def write_public_key(directory: Path, name: str, key: Ed25519PrivateKey) -> Path:

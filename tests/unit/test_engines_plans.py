@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,17 @@ def test_a_plan_is_kept_whole_and_a_damaged_one_is_none(tmp_path: Path) -> None:
         file.write_bytes(damaged)
         assert plans.read(HEADER) is None
         assert list(plans.headers()) == []
+
+
+def test_a_plan_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    plans = PlanFolder(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        plans.write(HEADER, b"plan")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
