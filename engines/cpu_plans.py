@@ -23,7 +23,7 @@ def open_cpu_plans(folder: Path | None) -> PlanFolder | None:
     none."""
     try:
         return PlanFolder(folder or default_folder())
-    except (EngineRefused, OSError, RuntimeError) as fault:
+    except EngineRefused as fault:
         _log.warning("no CPU plans are kept: %s", fault)
         return None
 

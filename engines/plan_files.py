@@ -59,12 +59,15 @@ class PlanHeader:
 
 
 class PlanFolder:
-    """Plans by what they were made of. Raises EngineRefused where others could write into the folder, OSError where it
+    """Plans by what they were made of. Raises EngineRefused where others could write into the folder, and where it
     cannot be made."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = folder.stat()
+        except OSError as error:
+            raise _no_folder(f"{folder} cannot be made ({error.strerror})") from error
         if found.st_uid != os.geteuid() or found.st_mode & 0o022:
             fix = f"chown the folder to the worker's user and chmod 700 it, or name another one than {folder}"
             raise EngineRefused(RefusalCode.SIGNATURE_INVALID, f"others can write plans into {folder}", fix)
@@ -139,8 +142,16 @@ class KeptTimings:
 
 
 def default_folder() -> Path:
-    """Among the user's caches. Raises RuntimeError where the user has no home."""
-    return Path.home() / ".cache" / "assay" / "plans"
+    """Among the user's caches. Raises EngineRefused where the user has no home."""
+    try:
+        return Path.home() / ".cache" / "assay" / "plans"
+    except RuntimeError as error:
+        raise _no_folder("this user has no home for them") from error
+
+
+def _no_folder(why: str) -> EngineRefused:
+    fix = "set engines.plans_dir to a folder of the worker's user"
+    return EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, f"plans cannot be kept: {why}", fix)
 
 
 def refuse_other_plan(found: PlanHeader, wanted: PlanHeader) -> None:

@@ -18,6 +18,7 @@ from engines.errors import EngineRefused, RefusalCode
 from engines.export import ExportedEngine
 from engines.golden import golden_pixels
 from engines.gpu import plans as gpu_plans
+from engines.gpu.opened import Gpu
 from engines.gpu.rewrite import DeviceGraph
 from engines.plan_files import KeptTimings, PlanFolder, PlanHeader, refuse_other_plan
 from engines.publish import seeded_engine
@@ -71,6 +72,22 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
     assert cpu_plans.open_cpu_plans(tmp_path / "plans") is None
     PlanFolder(tmp_path / "own")
     assert (tmp_path / "own").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_made_is_refused_with_the_setting_that_names_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineRefused, match=r"file/plans cannot be made .*set engines\.plans_dir"):
+        Gpu.opened(tmp_path / "file" / "plans")
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(EngineRefused, match=r"no home for them.*set engines\.plans_dir"):
+        Gpu.opened()
+    assert cpu_plans.open_cpu_plans(None) is None
 
 
 @pytest.mark.parametrize(

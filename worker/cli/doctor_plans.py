@@ -34,7 +34,7 @@ def plan_findings(settings: Settings, engines: Sequence[VerifiedEngine]) -> Iter
     except EngineRefused as refusal:
         told, _, fix = str(refusal).partition(". Fix: ")
         yield fail("plans", "folder", told, fix) if backend == "tensorrt" else warn("plans", "folder", told, fix)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         yield warn("plans", "folder", f"cannot be read: {error}", "set engines.plans_dir to a folder of this user's")
 
 
