@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import OutOfMemory, RunnerFailed
-from engines.runner import OUTPUT_NAMES, EncoderOutputs, EngineInfo, Pending
+from engines.runner import OUTPUT_NAMES, EncoderOutputs, EngineInfo, Pending, joined
 
 _BROKEN_IN_A_ROW: Final = 8  # photographs; a test on golden images at the next start finds what is wrong for good
 
@@ -88,7 +88,7 @@ class GuardedBatch(Generic[B]):
         if len(self._batch) == 1 or not _broken(outputs).any():
             return outputs
         singles = [self._batch[row : row + 1] for row in range(len(self._batch))]
-        return _joined([_read(self._runner, one, _begun(self._runner, one), timeout_s) for one in singles])
+        return joined([_read(self._runner, one, _begun(self._runner, one), timeout_s) for one in singles])
 
 
 def _broken(outputs: EncoderOutputs) -> NDArray[np.bool_]:
@@ -115,8 +115,4 @@ def _read(runner: Starts[B], batch: B, pending: Pending | None, timeout_s: float
             raise
     middle = len(batch) // 2
     halves = batch[:middle], batch[middle:]
-    return _joined([_read(runner, half, _begun(runner, half), timeout_s) for half in halves])
-
-
-def _joined(parts: list[EncoderOutputs]) -> EncoderOutputs:
-    return EncoderOutputs(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in OUTPUT_NAMES})
+    return joined([_read(runner, half, _begun(runner, half), timeout_s) for half in halves])

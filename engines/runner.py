@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -81,3 +82,10 @@ def empty_outputs(info: EngineInfo, count: int) -> EncoderOutputs:
         patches=np.empty((count, rows * columns, info.patch_dim), np.float32),
         attention=np.empty((count, *info.attention_grid), np.float32),
     )
+
+
+def joined(parts: Sequence[EncoderOutputs]) -> EncoderOutputs:
+    """The outputs of runs that follow one another, at least one, as one batch's."""
+    if len(parts) == 1:
+        return parts[0]
+    return EncoderOutputs(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in OUTPUT_NAMES})

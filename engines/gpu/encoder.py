@@ -32,7 +32,7 @@ from engines.gpu.rewrite import DeviceGraph
 from engines.gpu.slots import LoadedPlan, Slot
 from engines.manifest import EngineManifest
 from engines.plan_files import PlanFolder
-from engines.runner import OUTPUT_NAMES, EncoderOutputs, EngineInfo, empty_outputs
+from engines.runner import OUTPUT_NAMES, EncoderOutputs, EngineInfo, empty_outputs, joined
 
 _MIB: Final = 1 << 20
 _READ_LATER: Final = 4  # batches, beside those that are under way, whose results lie in pinned memory
@@ -272,12 +272,7 @@ class DeviceBatch:
         """See engines.runner. Nothing of a batch is used whose event told of a fault."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         found = [self._wait(answer, deadline) for answer in self._answers]
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            return empty_outputs(self._info, 0)
-        joined = {name: [getattr(part, name) for part in found] for name in OUTPUT_NAMES}
-        return EncoderOutputs(**{name: np.concatenate(arrays) for name, arrays in joined.items()})
+        return joined(found) if found else empty_outputs(self._info, 0)
 
     def _wait(self, answer: Future[EncoderOutputs], deadline: float | None) -> EncoderOutputs:
         try:
