@@ -28,7 +28,7 @@ SHARED_BROKER_SETTINGS = (
     "transaction.abort.timed.out.transaction.cleanup.interval.ms",
     "auto.create.topics.enable",
 )
-OURS = ("topics", "migrate", "worker", "worker-gpu")
+OURS = ("topics", "migrate", "worker", "worker-gpu", "sealer", "watcher")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_the_schema_would_notice_a_mistake(compose: dict[str, Any]) -> None:
 
 def test_it_has_the_services_that_the_readme_promises(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert {"kafka", "postgres", "redis", "migrate", "worker", "worker-gpu"} <= set(services)
+    assert {"kafka", "postgres", "redis", "migrate", "worker", "worker-gpu", "sealer", "watcher"} <= set(services)
     assert services["worker-gpu"]["profiles"] == ["gpu"]
     assert all("profiles" not in services[name] for name in services if name != "worker-gpu")
 
@@ -81,12 +81,15 @@ def test_every_variable_of_the_image_is_a_setting() -> None:
     assert named <= known_variables(Settings, "ASSAY_")
 
 
-@pytest.mark.parametrize("name", ["topics", "migrate"])
+@pytest.mark.parametrize("name", ["topics", "migrate", "sealer", "watcher"])
 def test_every_command_it_runs_exists(compose: dict[str, Any], name: str) -> None:
     from worker.cli.main import app
 
     command: Any = typer.main.get_command(app)
     for word in compose["services"][name]["command"]:
+        if word.startswith("--"):
+            assert any(word in parameter.opts for parameter in command.params)
+            continue
         assert word in command.commands, f"assay has no {word!r}"
         command = command.commands[word]
 
