@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -153,3 +155,11 @@ def test_every_command_explains_itself() -> None:
         assert command.help
         for sub in getattr(command, "commands", {}).values():
             assert sub.help
+
+
+def test_a_command_imports_what_it_needs_alone() -> None:
+    told = "import sys, worker.cli.main; from typer.testing import CliRunner; "
+    told += "CliRunner().invoke(worker.cli.main.app, ['schema', '--help']); "
+    told += "print({'sqlalchemy', 'confluent_kafka', 'numpy'} & set(sys.modules))"
+    printed = subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == "set()"

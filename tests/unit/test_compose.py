@@ -90,8 +90,8 @@ def test_every_command_it_runs_exists(compose: dict[str, Any], name: str) -> Non
         if word.startswith("--"):
             assert any(word in parameter.opts for parameter in command.params)
             continue
-        assert word in command.commands, f"assay has no {word!r}"
-        command = command.commands[word]
+        command = command.get_command(None, word)
+        assert command, f"assay has no {word!r}"
 
 
 def test_every_dependency_and_volume_is_declared(compose: dict[str, Any]) -> None:

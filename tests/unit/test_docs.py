@@ -16,6 +16,7 @@ import typer
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+from typer.core import TyperGroup
 
 from devstack.kafka import SETTINGS
 from migrations.tables import metadata
@@ -242,11 +243,12 @@ def commands(text: str) -> set[tuple[str, ...]]:
 def resolved(words: tuple[str, ...]) -> tuple[Any, list[str]]:
     command: Any = typer.main.get_command(app)
     rest = list(words)
-    while rest and getattr(command, "commands", None):
-        if rest[0] in command.commands:
-            command = command.commands[rest.pop(0)]
+    while rest and isinstance(command, TyperGroup):
+        if found := command.get_command(None, rest[0]):
+            command = found
+            rest.pop(0)
         elif command.name == "enroll":  # `assay enroll PATH` is `assay enroll add PATH`
-            command = command.commands["add"]
+            command = command.get_command(None, "add")
         elif re.fullmatch(r"[a-z|,]+", rest[0]):
             pytest.fail(f"assay {' '.join(words)}: {command.name} has no {rest[0]!r}")
         else:
