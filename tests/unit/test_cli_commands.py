@@ -6,8 +6,10 @@ import hashlib
 import json
 import subprocess
 import sys
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -21,6 +23,7 @@ from schemas.envelope import header
 from schemas.message import InputRecord, OutputRecord, Source
 from worker.adapters.outputs import DeadLetter
 from worker.cli import dlq, schema, terminal
+from worker.cli.main import app
 from worker.cli.submission import INLINE_BYTES, JOB_BYTES, Lost, build_job, job_record, read_reply
 from worker.errors import AssayError
 from worker.items import InvalidItems, Item
@@ -150,11 +153,13 @@ def test_replay_wants_one_letter_or_all() -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    for app in (dlq.app, schema.app):
-        command = typer.main.get_command(app)
-        assert command.help
-        for sub in getattr(command, "commands", {}).values():
-            assert sub.help
+    groups: list[Any] = [typer.main.get_command(app)]
+    for group in groups:
+        for name in group.list_commands(None):
+            command = group.get_command(None, name)
+            assert (command.name, bool(command.help)) == (name, True)
+            groups += [command] if hasattr(command, "list_commands") else []
+    assert len(groups) > 8
 
 
 def test_a_command_imports_what_it_needs_alone() -> None:
@@ -163,3 +168,8 @@ def test_a_command_imports_what_it_needs_alone() -> None:
     told += "print({'sqlalchemy', 'confluent_kafka', 'numpy'} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True).stdout
     assert printed.strip() == "set()"
+
+
+def test_the_version_is_the_package_s() -> None:
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["version"]
+    assert CliRunner().invoke(app, ["--version"]).output == f"assay {declared}\n"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Any, Final
+from importlib.metadata import version
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -59,8 +60,18 @@ class Commands(TyperGroup):
 app = typer.Typer(name="assay", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"assay {version('assay-worker')}")
+        raise typer.Exit
+
+
 @app.callback()
-def assay() -> None:
+def assay(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
     """Authenticate goods from photographs: jobs from Kafka in, verdicts out."""
 
 
