@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -167,8 +168,10 @@ def place(deployment: Deployment) -> str:
 def say_commands(said: Said, environment: Mapping[str, str], *, expect_failure: bool = False) -> None:
     """What a person would look with; of those that read the database, none needs more than the worker's role."""
     listing = (["results", "list"], ["dlq", "list"], ["dlq", "list", "--json"], ["topics", "plan"])
-    for command in (*listing, ["doctor"], ["doctor", "--json"]):
-        code, told = assay(environment, *command)
+    commands = (*listing, ["doctor"], ["doctor", "--json"])
+    with ThreadPoolExecutor(max_workers=3) as pool:  # they wait, most of the time, for what does not answer
+        answers = list(pool.map(lambda command: assay(environment, *command), commands))
+    for command, (code, told) in zip(commands, answers, strict=True):
         assert (code != 0) == expect_failure, told
         said.hear(" ".join(command), told)
 
