@@ -15,6 +15,7 @@ from migrations.schema import (
     JSON,
     NOW,
     TEXT,
+    TEXTS,
     TIME,
     may,
     must,
@@ -33,6 +34,7 @@ attempts = table(
     must("process", ID, "The process, new at each start of the worker.", primary_key=True),
     must("solo", BOOLEAN, "Whether the job runs alone."),
     must("started_at", TIME, "When (UTC).", server_default=NOW),
+    may("engines", TEXTS, "Steps of engines that served then, a candidate's last; null where they are fixed."),
 )
 
 alarms = table(

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import sqlalchemy
 import structlog
@@ -21,6 +21,7 @@ from schemas.codec import parse_job
 from schemas.job import AuthenticationJob
 from schemas.message import InputRecord
 from schemas.verdict import EngineUse
+from worker import health
 from worker.adapters import engine_opening
 from worker.adapters.attempts import PostgresAttempts
 from worker.adapters.database import connect
@@ -239,15 +240,15 @@ def build_worker(
         meter=meter,
     )
     meter.watch("assay_lag_records", "Records behind, by partition", lambda: _lag(source), "partition")
-    health = HealthServer(
+    pages = HealthServer(
         host=settings.observe.host,
         port=settings.observe.port,
         registry=meter.registry,
-        live=pipeline.dead_threads,
-        ready=lambda: _not_ready(pipeline, gallery, serving),
+        live=lambda: health.dead(pipeline, serving.follower),
+        ready=lambda: health.not_ready(pipeline, gallery, serving.follower),
     )
-    closing.callback(health.close)
-    return Worker(pipeline=pipeline, health=health, closing=closing)
+    closing.callback(pages.close)
+    return Worker(pipeline=pipeline, health=pages, closing=closing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,18 +257,25 @@ class _Serving:
     choice: EngineChoice
     engines: Mapping[str, EngineUse]  # by what a view's encoder says; changes where a registry is followed
     device: Device | None  # that the engines of the start run on
+    process: UUID
     follower: EngineFollower | None = None
+
+    def attempts(self, database: sqlalchemy.Engine, instance: str) -> PostgresAttempts:
+        """Starts that name the engines, where those change."""
+        steps = self.follower.encoder.steps if self.follower else tuple
+        return PostgresAttempts(database, instance=instance, process=self.process, engines=steps)
 
 
 def _serving(settings: Settings, encoders: OpenEncoder, meter: Meter, closing: ExitStack) -> _Serving:
+    process = uuid4()
     if settings.engines.registry is not None:
-        follower = open_following(settings, open_database, meter, closing)
+        follower = open_following(settings, open_database, meter, closing, process)
         switching = follower.encoder
-        return _Serving(switching, switching, switching.engines, switching.device, follower)
+        return _Serving(switching, switching, switching.engines, switching.device, process, follower)
     encoder = encoders(settings)
     closing.callback(encoder.close)
     meter.engines(encoder.engines.values())
-    return _Serving(encoder, FixedEngines(), encoder.engines, encoder.device)
+    return _Serving(encoder, FixedEngines(), encoder.engines, encoder.device, process)
 
 
 def _ports(
@@ -301,7 +309,7 @@ def _ports(
         images=ImagesAgain(inner=images, kept=open_evidence(settings), stored=PostgresStoredViews(database=database)),
         encoder=serving.encoder,
         engines=serving.choice,
-        attempts=PostgresAttempts(database, instance=kafka.instance, process=uuid4()),
+        attempts=serving.attempts(database, kafka.instance),
         matcher=open_matcher(serving.device, closing),
         gallery=gallery,
         cache=open_cache(settings, serving.engines, meter),
@@ -377,17 +385,6 @@ def end_at_once(error: BaseException) -> NoReturn:
     _log.error("worker_failed", error=str(error), exit_code=code)
     sys.stderr.flush()
     os._exit(code)
-
-
-def _not_ready(pipeline: Pipeline, gallery: PostgresGallery, serving: _Serving) -> Mapping[str, str]:
-    wrong = dict(pipeline.dead_threads())
-    if serving.follower is not None and serving.follower.failed is not None:
-        wrong["engines"] = f"the registry is no longer followed: {serving.follower.failed}"
-    if gallery.failed is not None:
-        wrong["gallery"] = f"its mirror is no longer refreshed: {gallery.failed}"
-    if not pipeline.intake.joined:
-        wrong["kafka"] = "the consumer has no partitions yet"
-    return wrong
 
 
 def _lag(source: KafkaSource) -> Mapping[str, float]:

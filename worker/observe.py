@@ -62,6 +62,9 @@ class Meter:
             "assay_engine_swap_seconds", "Time that a swap of engines kept batches waiting", buckets=SECONDS, registry=r
         )
         self.engine_failures = Counter("assay_engine_failures", "Failures of engines, by kind", ["kind"], registry=r)
+        self.follow_failures = Counter(
+            "assay_engine_follow_failures", "Times that the registry was not followed, unexpectedly", registry=r
+        )
         self.trial_share = Gauge("assay_engine_trial_share", "Share of jobs that a candidate engine sees", registry=r)
 
     def batch(self, *, images: int, flush: str) -> None:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -204,7 +205,7 @@ def test_an_engine_whose_gallery_is_incomplete_takes_no_traffic(
 def test_what_a_worker_s_engines_did_is_known_to_its_next_process_alone(database_url: str) -> None:
     database = connect(acting(database_url, "assay_worker"))
     outbox = Outbox(topic="alerts", source="assay")
-    own = EngineFailures(database=database, instance="w1", outbox=outbox)
+    own = EngineFailures(database=database, instance="w1", process=uuid4(), outbox=outbox)
     found = [
         Failure(step="a", kind=FailureKind.DIED, at=NOW - timedelta(hours=30)),
         Failure(step="a", kind=FailureKind.DIED, at=NOW - timedelta(minutes=5)),
@@ -213,7 +214,7 @@ def test_what_a_worker_s_engines_did_is_known_to_its_next_process_alone(database
     for failure in found:
         own.add(failure, "it hangs")
     assert own.known(NOW) == found[1:]
-    assert EngineFailures(database=database, instance="w2", outbox=outbox).known(NOW) == []
+    assert EngineFailures(database=database, instance="w2", process=uuid4(), outbox=outbox).known(NOW) == []
     own.degraded("a", "a worker serves a, not b", NOW)
     own.degraded("c", "a worker serves c, not b", NOW)
     open_alarms = text(

@@ -53,8 +53,31 @@ def test_one_death_bars_nothing_and_two_within_a_short_time_do() -> None:
 
 
 def test_any_other_failure_bars_at_once() -> None:
-    for kind in set(FailureKind) - {FailureKind.DIED}:
+    for kind in set(FailureKind) - {FailureKind.DIED, FailureKind.CRASHED}:
         assert bar(failures(0.25, kind=kind)) == 0.75
+
+
+def crashed(*jobs_and_minutes: tuple[str, float]) -> list[Failure]:
+    """Crashes with these jobs, one a letter."""
+    at = [(frozenset(jobs), NOW - timedelta(minutes=minutes)) for jobs, minutes in jobs_and_minutes]
+    return [Failure(step=BEST.key, kind=FailureKind.CRASHED, at=when, jobs=jobs) for jobs, when in at]
+
+
+def test_crashes_that_one_photograph_explains_bar_nothing() -> None:
+    beside_and_alone = crashed(("abcx", 5), ("abcx", 4), ("x", 3), ("x", 2), ("defx", 1))
+    assert bar(beside_and_alone) is None
+    assert bar(beside_and_alone, deaths=1) is None
+    assert bar([*failures(1, kind=FailureKind.REFUSED), *crashed(("abx", 0.5), ("x", 0))]) is None
+
+
+def test_crashes_of_jobs_apart_bar_one_more_than_deaths_do() -> None:
+    assert bar(crashed(("abc", 5), ("abc", 4), ("a", 3), ("b", 0.5))) is None
+    assert bar(crashed(("abc", 5), ("abc", 4), ("a", 3), ("b", 2), ("c", 0.5))) == 0.5
+    assert bar(crashed(("a", 25), ("b", 12), ("c", 0.5))) is None
+    assert bar(crashed(("abc", 2), ("def", 0.5)), deaths=1) == 0.5
+    assert bar([*crashed(("a", 2)), *failures(0.5)]) is None
+    assert bar([*crashed(("a", 2), ("b", 1)), *failures(0.5)]) == 0.5
+    assert bar([*failures(20, 19), *crashed(("a", 1), ("b", 0))]) == 2  # was barred before
 
 
 def test_each_bar_is_twice_as_long_up_to_an_hour_and_ends() -> None:

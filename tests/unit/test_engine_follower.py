@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from delivery_parts import eventually, job
 from engine_sets import NAME, open_set, session_of
 
 from engines.errors import EngineRefused, RefusalCode
+from worker.adapters import engine_follower
 from worker.adapters.engine_follower import EngineFollower, FollowerOptions, Registry
 from worker.adapters.engine_wanted import Wanted, WantedTrial
 from worker.adapters.switching import OpenSet
@@ -42,6 +44,7 @@ class Log:
     alerts: list[str] = field(default_factory=list)
     open: bool = False
     away: bool = False
+    being_opened: str | None = None
 
     def known(self, now: datetime) -> list[Failure]:
         return list(self.failures)
@@ -50,6 +53,12 @@ class Log:
         if self.away:
             raise ServiceUnavailable("postgres", "planted")
         self.failures.append(failure)
+
+    @contextmanager
+    def opening(self, step: str) -> Iterator[None]:
+        self.being_opened = step
+        yield
+        self.being_opened = None
 
     def degraded(self, step: str, detail: str, now: datetime) -> None:
         if self.away:
@@ -69,6 +78,7 @@ class World:
     log: Log = field(default_factory=Log)
     refused: set[tuple[str, str]] = field(default_factory=set)
     missing: Sequence[str] = ()
+    broken: dict[str, BaseException] = field(default_factory=dict)  # what opening them raises
     away: bool = False  # whoever is asked what a candidate lacks
     opened: list[OpenSet] = field(default_factory=list)
     now: datetime = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -87,6 +97,9 @@ class World:
 
     def open(self, step: Step, wanted: Wanted) -> OpenSet:
         ((_, engine),) = step.engines
+        assert self.log.being_opened == step.key, "nobody would know what a crash was of"
+        if engine in self.broken:
+            raise self.broken[engine]
         if (engine, step.backend) in self.refused:
             raise EngineRefused(RefusalCode.DIGEST_MISMATCH, f"{engine} was tampered with", "fetch it again")
         self.opened.append(open_set(engine, step.backend))
@@ -295,3 +308,56 @@ def test_a_set_is_closed_by_the_follower_when_its_last_job_has_ended() -> None:
     eventually(lambda: world.left_open() == ["2"], "the old set's end")
     world.follower.close()
     assert world.follower.failed is None
+
+
+def test_a_candidate_that_is_promoted_is_not_opened_again() -> None:
+    world = World(wants("1"))
+    world.turn(wants("1", trial=candidate("2", "1")))
+    assert world.turn(wants("2", "1")) == ("2/test", False)
+    assert [session_of(one).engine for one in world.opened] == ["1", "2"]
+    assert (world.tried, world.left_open()) == (None, ["2"])
+
+
+def test_a_promoted_candidate_stays_open_where_the_turn_fails() -> None:
+    world = World(wants("1", trial=candidate("2", "1")))
+    world.turn()
+    world.away = True
+    assert world.turn(wants("2", "1", trial=candidate("3", "2"))) == ("1/test", False)
+    assert (world.tried, world.left_open()) == ("2", ["1", "2"])
+    world.away = False
+    assert world.turn() == ("2/test", False)
+    assert (world.tried, world.left_open()) == ("3", ["2", "3"])
+
+
+def test_a_turn_that_fails_unexpectedly_is_tried_again_and_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_follower, "FIRST_REST_S", 0.01)
+    world = World(wants("1"), broken={"2": RuntimeError("planted")})
+    follower = world.follower.start()
+    world.wanted = wants("2", "1")
+    follower.wake()
+    eventually(lambda: world.metric("assay_engine_follow_failures_total") >= 3, "three turns that fail")
+    assert (str(follower.failed), follower.dead, world.serves) == ("planted", False, ("1/test", False))
+    world.broken.clear()
+    eventually(lambda: not follower.encoder.settled, "an offer")
+    follower.encoder.between_batches(idle=True)
+    follower.wake()
+    eventually(lambda: follower.failed is None and world.left_open() == ["2"], "the end of the failure")
+    follower.close()
+
+
+def test_the_rest_after_failed_turns_doubles_to_a_minute() -> None:
+    rests = [0.0]
+    for _ in range(8):
+        rests.append(engine_follower.longer_rest_s(rests[-1]))
+    assert rests[1:] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+
+def test_a_thread_that_ends_is_dead() -> None:
+    world = World(wants("1"), broken={"2": SystemExit("planted")})
+    follower = world.follower.start()
+    world.wanted = wants("2", "1")
+    follower.wake()
+    eventually(lambda: follower.dead, "the thread's end")
+    assert str(follower.failed) == "planted"
+    assert world.serves == ("1/test", False)
+    follower.close()

@@ -7,7 +7,7 @@ tried again counts nothing twice. The table is unlogged: a crash of PostgreSQL e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy import Engine, RowMapping, TextClause, text
@@ -34,11 +34,12 @@ WITH starting AS (
         AS e (topic, partition, "offset")
     WHERE (a.topic, a.partition, a."offset") = (e.topic, e.partition, e."offset")
 ), begun AS (
-    INSERT INTO assay.attempts (topic, partition, "offset", tenant, job_id, instance, process, solo)
-    SELECT topic, partition, "offset", s.tenant, s.job_id, :instance, :process, :solo
+    INSERT INTO assay.attempts (topic, partition, "offset", tenant, job_id, instance, process, solo, engines)
+    SELECT topic, partition, "offset", s.tenant, s.job_id, :instance, :process, :solo, CAST(:engines AS text[])
     FROM starting s LEFT JOIN prior USING (topic, partition, "offset")
     WHERE :solo OR coalesce(together + alone, 0) < :deaths_together
-    ON CONFLICT (topic, partition, "offset", process) DO UPDATE SET solo = excluded.solo, started_at = now()
+    ON CONFLICT (topic, partition, "offset", process) DO UPDATE
+        SET solo = excluded.solo, started_at = now(), engines = excluded.engines
 )
 SELECT topic, partition, "offset", together, alone FROM prior
 """)
@@ -62,12 +63,23 @@ CLOSE = text("DELETE FROM assay.attempts WHERE process = :process OR started_at 
 
 
 class PostgresAttempts:
-    """Implements worker.ports.Attempts. `process` is new at each start of the worker. The pool is the caller's."""
+    """Implements worker.ports.Attempts. `process` is new at each start of the worker. The pool is the caller's.
+    `engines`: keys of the steps that what begins now begins with, a candidate's last; none where they are fixed.
+    """
 
-    def __init__(self, database: Engine, *, instance: str, process: UUID, tries: int = 4) -> None:
+    def __init__(
+        self,
+        database: Engine,
+        *,
+        instance: str,
+        process: UUID,
+        engines: Callable[[], Sequence[str]] = tuple,
+        tries: int = 4,
+    ) -> None:
         self._database = database.execution_options(isolation_level="AUTOCOMMIT")  # one statement, one round trip
         self._instance = instance
         self._process = process
+        self._engines = engines
         self._tries = tries
 
     def begin(self, jobs: Sequence[Received], *, ended: Sequence[Source] = (), alone: bool = False) -> list[Deaths]:
@@ -81,6 +93,7 @@ class PostgresAttempts:
             "instance": self._instance,
             "solo": alone,
             "deaths_together": DEATHS_TOGETHER,
+            "engines": list(self._engines()) or None,
         }
         rows = self._run(BEGIN, given, self._tries)
         prior = {_source(row): Deaths(together=row["together"], alone=row["alone"]) for row in rows}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
@@ -35,6 +36,8 @@ from worker.errors import AssayError, ServiceUnavailable
 from worker.observe import Meter
 
 TAKE_UP_S = 0.25  # how soon an offer that waits is looked after again
+FIRST_REST_S = 1.0  # after a turn that failed unexpectedly; then twice as long each time
+LONGEST_REST_S = 60.0
 _log = structlog.get_logger()
 
 
@@ -43,6 +46,7 @@ class FailureLog(Protocol):
 
     def known(self, now: datetime) -> list[Failure]: ...
     def add(self, failure: Failure, detail: str) -> None: ...
+    def opening(self, step: str) -> AbstractContextManager[None]: ...
     def degraded(self, step: str, detail: str, now: datetime) -> None: ...
     def healed(self) -> None: ...
 
@@ -56,6 +60,11 @@ class Registry:
     read: Callable[[], Wanted]
     opened: Callable[[Step, Wanted], OpenSet]
     lacks: Callable[[WantedTrial, Wanted], Sequence[str]]
+
+
+def longer_rest_s(rest_s: float) -> float:
+    """After another turn that failed."""
+    return min(max(FIRST_REST_S, 2.0 * rest_s), LONGEST_REST_S)
 
 
 def _now() -> datetime:
@@ -72,7 +81,8 @@ class FollowerOptions:
 
 
 class EngineFollower:
-    """`encoder` is open when this is made. `start` runs the thread, `close` ends it; `failed` holds what ended it.
+    """`encoder` is open when this is made. `start` runs the thread, `close` ends it. A turn that fails unexpectedly is
+    tried again, later each time: `failed` says at what until one succeeds. `dead`: the thread itself has ended.
 
     Raises EngineRefused where no engine can be opened at all, and ServiceUnavailable.
     """
@@ -92,6 +102,7 @@ class EngineFollower:
         self._stopped = False
         self._thread: threading.Thread | None = None
         self.failed: BaseException | None = None
+        self.dead = False
         wanted = registry.read()
         first = self._first(wanted)
         self.encoder = SwitchingEncoder(first, self.watching())
@@ -114,11 +125,11 @@ class EngineFollower:
             self._thread.join()
         self._close_released()
 
-    def turn(self) -> bool:
-        """Do what there is to do; False while what was offered is not adopted: then it is to be called again soon."""
+    def turn(self) -> None:
+        """Do what there is to do. While what was offered is not adopted that is little, and it is to be called soon."""
         self._close_released()
         if not self.encoder.settled:
-            return False
+            return
         try:
             wanted = self._registry.read()
             lineup = self._lineup(wanted)
@@ -127,17 +138,30 @@ class EngineFollower:
             self._tell(lineup, wanted)
         except (ServiceUnavailable, EngineRefused) as error:
             _log.warning("engines_not_followed", detail=str(error))
-        return self.encoder.settled
 
     def _run(self) -> None:
         try:
+            rest_s = 0.0
             while not self._stopped:
-                wait_s = self._options.poll_s if self.turn() else TAKE_UP_S
-                self._woken.wait(wait_s)
+                rest_s = self._turned(rest_s)
+                self._woken.wait(rest_s or (self._options.poll_s if self.encoder.settled else TAKE_UP_S))
                 self._woken.clear()
-        except BaseException as error:  # the thread's owner asks for it
-            self.failed = error
+        except BaseException as error:  # no exception of Python's own: only a new process can be trusted
+            self.failed, self.dead = error, True
             _log.exception("engine_follower_failed")
+
+    def _turned(self, rest_s: float) -> float:
+        """How long to rest before the turn that was just done is tried again, 0 where it succeeded."""
+        try:
+            self.turn()
+        except Exception as error:
+            self.failed = error
+            again_s = longer_rest_s(rest_s)
+            _log.exception("engine_turn_failed", again_in_s=again_s)
+            self._meter.follow_failures.inc()
+            return again_s
+        self.failed = None
+        return 0.0
 
     def _first(self, wanted: Wanted) -> Lineup:
         """What to serve with from the start: the best step that opens."""
@@ -154,7 +178,7 @@ class EngineFollower:
         try:
             return self._around(serving, wanted, present.trial)
         except BaseException:
-            if serving is not present.serving:  # nobody would know of it, and the next turn opens it again
+            if serving not in present.sets:  # nobody would know of it, and the next turn opens it again
                 serving.session.close()
             raise
 
@@ -165,13 +189,14 @@ class EngineFollower:
         return Lineup(serving=serving, degraded=degraded, trial=trial)
 
     def _serving(self, wanted: Wanted) -> OpenSet:
-        """The best step that is not barred and opens; what serves now where there is none."""
-        present = self.encoder.lineup.serving
+        """The best step that is not barred and opens; what serves now where there is none. A candidate that was tried
+        is open already when it is promoted."""
+        present = {opened.step: opened for opened in reversed(self.encoder.lineup.sets)}
         for step in free(wanted.steps, self._failures, self._options.clock(), self._options.rule):
-            opened = present if step == present.step else self._opened(step, wanted)
+            opened = present.get(step) or self._opened(step, wanted)
             if opened is not None:
                 return opened
-        return present
+        return self.encoder.lineup.serving
 
     def _trial(self, wanted: WantedTrial, all_wanted: Wanted, serving: OpenSet, present: Trial | None) -> Trial | None:
         step = wanted.step(serving.step.backend)
@@ -205,7 +230,8 @@ class EngineFollower:
 
     def _opened(self, step: Step, wanted: Wanted, refusals: list[EngineRefused] | None = None) -> OpenSet | None:
         try:
-            return self._registry.opened(step, wanted)
+            with self._log.opening(step.key):
+                return self._registry.opened(step, wanted)
         except EngineRefused as refusal:
             if refusals is not None:
                 refusals.append(refusal)

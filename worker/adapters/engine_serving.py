@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
+from uuid import UUID
 
 import sqlalchemy
 import structlog
@@ -36,15 +37,20 @@ _log = structlog.get_logger()
 
 
 def open_following(
-    settings: Settings, open_database: Callable[[Settings], sqlalchemy.Engine], meter: Meter, closing: ExitStack
+    settings: Settings,
+    open_database: Callable[[Settings], sqlalchemy.Engine],
+    meter: Meter,
+    closing: ExitStack,
+    process: UUID,
 ) -> EngineFollower:
-    """A follower whose encoder is open and warm; its threads run until `closing` ends them. Raises ConfigurationError
-    where no engine can be opened, and ServiceUnavailable where the registry is away."""
+    """A follower whose encoder is open and warm; its threads run until `closing` ends them. `process` as
+    worker.adapters.attempts has it. Raises ConfigurationError where no engine can be opened, and ServiceUnavailable
+    where the registry is away."""
     database = open_database(settings)
     closing.callback(database.dispose)
     try:
         follower = EngineFollower(
-            _registry(settings, database, closing), _failures(settings, database), meter, _options(settings)
+            _registry(settings, database, closing), _failures(settings, database, process), meter, _options(settings)
         )
     except EngineRefused as refusal:
         raise ConfigurationError(f"engines in {place_of(settings)}: {refusal}") from refusal
@@ -68,9 +74,9 @@ def _registry(settings: Settings, database: sqlalchemy.Engine, closing: ExitStac
     )
 
 
-def _failures(settings: Settings, database: sqlalchemy.Engine) -> EngineFailures:
+def _failures(settings: Settings, database: sqlalchemy.Engine, process: UUID) -> EngineFailures:
     kafka = settings.kafka
-    return EngineFailures(database=database, instance=kafka.instance, outbox=Outbox.of(kafka))
+    return EngineFailures(database=database, instance=kafka.instance, process=process, outbox=Outbox.of(kafka))
 
 
 def _options(settings: Settings) -> FollowerOptions:

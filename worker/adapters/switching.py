@@ -153,6 +153,10 @@ class SwitchingEncoder:
         """What new jobs' engines run on, where that is a GPU."""
         return self.lineup.serving.session.device
 
+    def steps(self) -> tuple[str, ...]:
+        """Keys of the steps that new jobs begin with; a candidate's is last."""
+        return tuple(opened.step.key for opened in self.lineup.sets)
+
     @property
     def settled(self) -> bool:
         """Whether what was offered is adopted."""

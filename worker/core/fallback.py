@@ -21,11 +21,15 @@ LEAST_BATCHES: Final = 20
 class FailureKind(StrEnum):
     """How engines failed."""
 
-    DIED = "died"  # a hang or a lost device: the process ended
+    DIED = "died"  # a hang or a lost device, or the process ended while they were opened
+    CRASHED = "crashed"  # the process ended without a word while they had jobs
     GOLDEN = "golden_mismatch"  # other numbers than those that it was published with
     REFUSED = "refused"  # it could not be loaded
     ERRORS = "error_budget"  # too many photographs without finite numbers
     SLOW = "latency_budget"
+
+
+ENDINGS: Final = (FailureKind.DIED, FailureKind.CRASHED)  # of the process; chance and photographs may end one too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +52,20 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
+    """`jobs`, of a crash: those that were there, any of which may have been the cause."""
+
     step: str  # its key
     kind: FailureKind
     at: datetime
+    jobs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BarRule:
     """A step is barred after so many deaths within `together`, and after one failure of any other kind or when it was
-    barred before; first for `first_rest`, then for twice as long each time, `longest_rest` at most."""
+    barred before; first for `first_rest`, then for twice as long each time, `longest_rest` at most. Of crashes it takes
+    one more, and no two of them may have a job in common: one photograph that kills every engine takes none a step
+    down, however often it is tried."""
 
     deaths: int = 2
     together: timedelta = timedelta(minutes=10)
@@ -76,13 +85,28 @@ def barred_until(
     own = sorted((f for f in failures if f.step == step.key and now - f.at < CONSIDERED), key=lambda f: f.at)
     bars = 0
     until: datetime | None = None
-    recent: list[datetime] = []
+    recent: list[Failure] = []
     for failure in own:
-        recent = [at for at in recent if failure.at - at <= rule.together] + [failure.at]
-        if failure.kind is not FailureKind.DIED or bars or len(recent) >= deaths:
+        recent = [known for known in recent if failure.at - known.at <= rule.together] + [failure]
+        if failure.kind not in ENDINGS or _too_many(recent, 1 if bars else deaths):
             rest = min(rule.first_rest * 2 ** min(bars, 16), rule.longest_rest)
             bars, until, recent = bars + 1, failure.at + rest, []
     return until if until is not None and until > now else None
+
+
+def _too_many(ends: Sequence[Failure], deaths: int) -> bool:
+    died = sum(end.kind is FailureKind.DIED for end in ends)
+    return died >= deaths or died + apart([end.jobs for end in ends if end.kind is FailureKind.CRASHED]) > deaths
+
+
+def apart(groups: Iterable[frozenset[str]]) -> int:
+    """How many of these groups of jobs have none in common, at least; as many jobs it takes to explain them."""
+    seen: frozenset[str] = frozenset()
+    found = 0
+    for jobs in sorted(groups, key=len):  # a job that ran alone says most
+        if not jobs & seen:
+            seen, found = seen | jobs, found + 1
+    return found
 
 
 def free(steps: Sequence[Step], failures: Sequence[Failure], now: datetime, rule: BarRule) -> list[Step]:

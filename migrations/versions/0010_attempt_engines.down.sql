@@ -1,0 +1,1 @@
+ALTER TABLE assay.attempts DROP COLUMN engines;
