@@ -223,11 +223,24 @@ class TestJudgement:
         assert place.states() == {1: "current", 2: "canary"}
         assert place.rows(ALARMS) == []
 
-    def test_what_stays_open_is_held_and_moves_nothing(self, place: Place, release: UUID) -> None:
+    def test_what_stays_open_is_held_and_the_candidate_is_verified_again(
+        self, place: Place, release: UUID, engines: tuple[str, str]
+    ) -> None:
         place.compare(release, 50)
-        assert place.judging(rule=replace(LENIENT, most_jobs=50)).decide(NOW) == 1
+        (judged,) = place.judging(rule=replace(LENIENT, most_jobs=50)).judge(NOW)
         assert place.rows(ENDED) == [("held", True, JUDGE, "hold")]
-        assert place.states() == {1: "current", 2: "canary"}
+        assert place.states() == {1: "current", 2: "verified"}
+        last = place.index.events(engines[1])[-1]
+        assert (last.by, last.why) == (JUDGE, judged.judgement.why)
+        assert last.why.startswith("after 50 jobs these are still open")
+
+    def test_whoever_would_replace_an_engine_that_is_gone_is_verified_again(
+        self, place: Place, release: UUID, engines: tuple[str, str]
+    ) -> None:
+        place.move(place.publish(3, "verify"), "promote")
+        assert place.judging().decide(NOW) == 1
+        assert place.rows(ENDED) == [("held", True, JUDGE, "overtaken")]
+        assert place.states() == {1: "previous", 2: "verified", 3: "current"}
 
     def test_a_decision_is_told_once(self, place: Place, release: UUID) -> None:
         place.compare(release, 700)
@@ -278,7 +291,7 @@ class TestJudgement:
         assert place.rows(ENDED) == [("held", True, JUDGE, "promote")]
         assert judged.ending is not None
         assert "rolled_back" in judged.ending.why
-        assert place.states()[2] == "canary"
+        assert place.states()[2] == "verified"
 
 
 class TestGolden:

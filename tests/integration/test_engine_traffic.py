@@ -181,7 +181,9 @@ def test_a_release_ends_with_what_it_compares_with(deployment: Deployment, engin
     done(engine("canary", NAME, "--version", "3"))
     done(engine("rollback", NAME))
     assert [state for _, _, state in deployment.releases()] == ["taken_back", "held"]
-    assert deployment.states() == {1: "current", 2: "retired", 3: "canary"}
+    assert deployment.states() == {1: "current", 2: "retired", 3: "verified"}
+    (event,) = deployment.index.events(deployment.ids[2])[-1:]
+    assert (event.by, event.why) == ("ada", "its release ended: a test")
     assert deployment.wanted().trial is None
     done(engine("canary", NAME, "--version", "3"))
     assert deployment.wanted().trial is not None

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 import structlog
 
 from engines.errors import EngineRefused
-from engines.lifecycle import State
+from engines.lifecycle import State, Verb
 from worker.adapters.alarm_outbox import Outbox
 from worker.adapters.engine_releases import Ending, EngineRelease, EngineReleases
 from worker.core.alerts import release_alert
 from worker.core.release_judge import JudgeRule, ReleaseJudgement, judge_release
 
 JUDGE = "assay engine judge"
+BACK: Final[Verb] = "take back"  # whoever takes no traffic any more is no canary
 _log = structlog.get_logger()
 
 
@@ -69,8 +71,11 @@ class ReleaseJudging:
         try:
             return self._write(release, ending, now)
         except EngineRefused as refusal:
-            why = f"{ending.state} was refused: {refusal}"
-            return self._write(release, replace(ending, state="held", verb=None, why=why), now)
+            held = replace(ending, state="held", verb=BACK, why=f"{ending.state} was refused: {refusal}")
+        try:
+            return self._write(release, held, now)
+        except EngineRefused:  # somebody moved the candidate meanwhile
+            return self._write(release, replace(held, verb=None), now)
 
     def _write(self, release: EngineRelease, ending: Ending, now: datetime) -> Ending | None:
         told = f"{release.name} version {release.candidate_version} is {_WORDS[ending.state]}: {ending.why}"
@@ -90,9 +95,9 @@ def _ending(release: EngineRelease, judgement: ReleaseJudgement) -> Ending | Non
         case "promote":
             return Ending(state="promoted", by=JUDGE, why=judgement.why, decision=about, verb="promote")
         case "take_back":
-            return Ending(state="taken_back", by=JUDGE, why=judgement.why, decision=about, verb="take back")
+            return Ending(state="taken_back", by=JUDGE, why=judgement.why, decision=about, verb=BACK)
         case "hold":
-            return Ending(state="held", by=JUDGE, why=judgement.why, decision=about)
+            return Ending(state="held", by=JUDGE, why=judgement.why, decision=about, verb=BACK)
         case "continue":
             return None
 
@@ -106,5 +111,6 @@ def _overtaken(release: EngineRelease, judgement: ReleaseJudgement) -> Ending | 
     if tried is not State.CANARY:
         return Ending(state="taken_back", by=JUDGE, why=f"the candidate is {tried} meanwhile", decision=about)
     if served is not State.CURRENT:
-        return Ending(state="held", by=JUDGE, why=f"the engine that it would replace is {served} now", decision=about)
+        why = f"the engine that it would replace is {served} now"
+        return Ending(state="held", by=JUDGE, why=why, decision=about, verb=BACK)
     return None

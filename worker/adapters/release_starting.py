@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, Engine, Row, insert, select, update
@@ -66,7 +66,8 @@ def move_and_end(
     without_report: str = "",
 ) -> tuple[Move, ...]:
     """Promote, roll back or take back. A running release of that name ends with it: what it compares with is current no
-    more, or it has no candidate. `complete` is asked of each engine that is promoted over another."""
+    more, or it has no candidate. A candidate that was not itself moved is taken back then. `complete` is asked of each
+    engine that is promoted over another."""
 
     def write() -> tuple[Move, ...]:
         with database.begin() as connection:
@@ -77,14 +78,26 @@ def move_and_end(
                 complete(candidate, current)
             ids = {one.id for one in chosen}
             moves = move_within(connection, verb, name, those(ids), by=by, why=why, without_report=without_report)
-            running = _running(connection, name)
-            if running is not None:
-                mine = running.candidate in ids
-                state = {"promote": "promoted", "take back": "taken_back"}.get(verb, "held") if mine else "held"
-                _end(connection, name, state, {"by": by, "why": why})
-            return moves
+            return (*moves, *_end_with(connection, verb, name, ids, by, why))
 
     return retrying(write)
+
+
+def _end_with(
+    connection: Connection, verb: Verb, name: str, moved: Collection[str], by: str, why: str
+) -> tuple[Move, ...]:
+    """End the release that runs, if one does; the moves that this takes."""
+    running = _running(connection, name)
+    if running is None:
+        return ()
+    candidate = str(running.candidate)
+    moves: tuple[Move, ...] = ()
+    if candidate not in moved:  # a release's candidate may have been retired by hand
+        waiting = {one.id for one in published_within(connection, name) if one.state is State.CANARY} & {candidate}
+        moves = move_within(connection, "take back", name, those(waiting), by=by, why=f"its release ended: {why}")
+    state = {"promote": "promoted", "take back": "taken_back"}.get(verb, "held") if candidate in moved else "held"
+    _end(connection, name, state, {"by": by, "why": why})
+    return moves
 
 
 def _pair(known: Sequence[Published], choose: Choose) -> tuple[Published, Published]:
