@@ -133,6 +133,10 @@ class Life:
             return [tuple(row) for row in connection.execute(text(statement), {"space": self.made.space})]
 
 
+def lacking(missing: Missing) -> int:
+    return sum(one.count for one in missing.unembedded)
+
+
 VECTORS = """
 SELECT i.tenant, count(*) FROM assay.reference_embeddings e JOIN assay.reference_images i ON i.id = e.reference_id
 WHERE e.space = :space GROUP BY 1 ORDER BY 1
@@ -162,14 +166,14 @@ def life(enrolled: Life) -> Iterator[Life]:
 
 
 def test_every_reference_of_every_tenant_gets_its_vectors_and_workers_are_told_once(life: Life) -> None:
-    assert len(life.missing().references) == PHOTOGRAPHS
+    assert lacking(life.missing()) == PHOTOGRAPHS
     code, told = embed(life)
     assert (code, told["embedded"], told["missing"]) == (0, PHOTOGRAPHS, [])
     assert life.rows(VECTORS) == [("acme", 3), ("zeta", 2)]
     revisions = told["gallery_revisions"]
     assert isinstance(revisions, dict)
     assert set(revisions) == {"acme", "zeta"}
-    assert life.missing().references == ()
+    assert life.missing().unembedded == ()
     same = "SELECT count(DISTINCT engine_digest), count(DISTINCT space) FROM assay.reference_embeddings"
     assert life.rows(same) == [(2, 2)]
     code, again = embed(life)
@@ -229,13 +233,13 @@ def test_what_does_not_serve_is_asked_for_nothing(life: Life) -> None:
     with life.database.begin() as connection:
         connection.execute(text("UPDATE assay.reference_images SET state = 'quarantined' WHERE NOT genuine"))
     try:
-        assert len(life.missing().references) == PHOTOGRAPHS - 1
+        assert lacking(life.missing()) == PHOTOGRAPHS - 1
         assert embed(life)[1]["embedded"] == PHOTOGRAPHS, "it may become active again"
     finally:
         with life.database.begin() as connection:
             connection.execute(text("UPDATE assay.reference_images SET state = 'active'"))
     other = Newcomer(name="x", space="y", backend="b", digests=frozenset(), serves=lambda category, view: False)
-    assert missing_for(life.database, other).references == ()
+    assert missing_for(life.database, other).unembedded == ()
 
 
 def test_without_a_score_calibration_for_all_that_serve_it_is_incomplete(life: Life) -> None:

@@ -4,7 +4,7 @@ calibration. Verdicts would be inconclusive without either, never wrong; so nobo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, and_, func, literal, select, text
@@ -13,12 +13,19 @@ from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 from migrations.tables import calibrations, items, reference_embeddings, reference_images
 from worker.adapters.database import retrying
 
-SERVING = ("active",)  # states of the references that verdicts rest on
 BEHIND = text("""
 SELECT DISTINCT i.tenant FROM assay.reference_embeddings e JOIN assay.reference_images i ON i.id = e.reference_id
 WHERE e.space = :space AND NOT EXISTS (
     SELECT FROM assay.gallery_revisions g WHERE g.tenant = i.tenant AND g.at >= e.created_at)
 ORDER BY 1
+""")
+# Of the references that verdicts rest on.
+COUNTS = text("""
+SELECT i.tenant, t.category, i.view, count(*) AS missing, min(i.sku) AS sku
+FROM assay.reference_images i JOIN assay.items t USING (tenant, sku)
+WHERE i.state = 'active' AND NOT EXISTS (
+    SELECT FROM assay.reference_embeddings e WHERE e.reference_id = i.id AND e.space = :space)
+GROUP BY i.tenant, t.category, i.view ORDER BY i.tenant, t.category, i.view
 """)
 UNRETIRED = ("active", "draft", "quarantined")  # those that may still come to serve
 
@@ -47,25 +54,37 @@ class UnembeddedReference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnembeddedViews:
+    """How many references of a tenant's view have no vector in a space, and the SKU of one of them."""
+
+    tenant: str
+    view: str
+    count: int
+    sku: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
     """What is incomplete; nothing where `complete`."""
 
     name: str
-    references: tuple[UnembeddedReference, ...] = ()
+    unembedded: tuple[UnembeddedViews, ...] = ()
     uncalibrated: bool = False
 
     @property
     def complete(self) -> bool:
-        return not self.references and not self.uncalibrated
+        return not self.unembedded and not self.uncalibrated
 
     def sentences(self) -> Iterator[str]:
         """For a person: what is missing, and the command that brings it."""
-        if self.references:
-            tenants = Counter(one.tenant for one in self.references)
+        if self.unembedded:
+            tenants: Counter[str] = Counter()
+            for one in self.unembedded:
+                tenants[one.tenant] += one.count
             whose = ", ".join(f"{count} of {tenant}" for tenant, count in sorted(tenants.items()))
-            first = self.references[0]
+            first = self.unembedded[0]
             yield (
-                f"{len(self.references)} references have no vectors in its embedding space ({whose}), such as the"
+                f"{tenants.total()} references have no vectors in its embedding space ({whose}), such as the"
                 f" {first.view} of {first.sku}: assay engine embed {self.name}"
             )
         if self.uncalibrated:
@@ -79,7 +98,7 @@ def missing_for(database: Engine, newcomer: Newcomer) -> Missing:
         with database.connect() as connection:
             return Missing(
                 name=newcomer.name,
-                references=tuple(unembedded(connection, newcomer.space, newcomer.serves, SERVING)),
+                unembedded=tuple(_unembedded_views(connection, newcomer)),
                 uncalibrated=not _is_calibrated(connection, newcomer),
             )
 
@@ -96,16 +115,15 @@ def is_calibrated(database: Engine, newcomer: Newcomer) -> bool:
     return retrying(read)
 
 
-def unembedded(
-    connection: Connection, space: str, serves: Callable[[str, str], bool], states: Sequence[str] = UNRETIRED
-) -> list[UnembeddedReference]:
-    """References in these states, of all tenants, that `serves` takes and that have no vector in `space`; in order."""
+def unembedded(connection: Connection, space: str, serves: Callable[[str, str], bool]) -> list[UnembeddedReference]:
+    """References that serve or may come to, of all tenants, that `serves` takes and that have no vector in `space`; in
+    order."""
     image, vectors = reference_images.c, reference_embeddings.c
     wanted = (
         select(image.id, image.tenant, image.sku, items.c.category, image.view, image.sha256)
         .join_from(reference_images, items)
         .outerjoin(reference_embeddings, and_(vectors.reference_id == image.id, vectors.space == space))
-        .where(image.state.in_(states), vectors.reference_id.is_(None))
+        .where(image.state.in_(UNRETIRED), vectors.reference_id.is_(None))
         .order_by(image.tenant, image.id)
     )
     return [
@@ -119,6 +137,13 @@ def unembedded(
         for row in connection.execute(wanted)
         if serves(row.category, row.view)
     ]
+
+
+def _unembedded_views(connection: Connection, newcomer: Newcomer) -> Iterator[UnembeddedViews]:
+    """Counted where the rows lie: workers ask at every poll while a candidate waits."""
+    for row in connection.execute(COUNTS, {"space": newcomer.space}):
+        if newcomer.serves(row.category, row.view):
+            yield UnembeddedViews(tenant=row.tenant, view=row.view, count=row.missing, sku=row.sku)
 
 
 def _is_calibrated(connection: Connection, newcomer: Newcomer) -> bool:
