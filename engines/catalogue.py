@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +32,7 @@ from engines.packing import read_model
 from engines.plan_files import PlanFolder
 from engines.runner import Backend, Runner
 from engines.session import CPU_DEADLINE_S, GPU_DEADLINE_S, EncoderSession
+from engines.shared_runners import SharedRunners, runner_key
 from engines.signing import TrustedKeys, verify
 
 BackendChoice = Literal["auto", "openvino", "onnxruntime", "tensorrt"]
@@ -215,10 +217,12 @@ def open_session(
     options: SessionOptions | None = None,
     machine: Machine | None = None,
     gpu: Gpu | None = None,
+    shared: SharedRunners | None = None,
 ) -> EncoderSession:
     """A session over verified engines, each warmed and self-tested; `machine` is this one unless given. None is loaded
     before all were found to be for it. A `gpu` that is given stays open when the session closes: the sessions of a
-    process share one. Raises EngineRefused."""
+    process share one. On a CPU an engine that another session has open in `shared` is used as it is. Raises
+    EngineRefused."""
     chosen = options or SessionOptions()
     for engine in engines:
         refuse_misfit(engine.manifest, machine or this_machine(), chosen_backend(backend))
@@ -234,9 +238,12 @@ def open_session(
             _refuse_other_card(engines, gpu.device, machine or this_machine())
         kept = open_cpu_plans(chosen.plans_dir) if gpu is None and chosen.cpu_plans else None
         runners: dict[str, Runner] = {}
+        common = (shared or SharedRunners()) if gpu is None else SharedRunners()
         for engine in engines:
-            runners[engine.manifest.name] = runner = open_runner(engine, backend, chosen.threads, gpu, kept)
-            undo.callback(runner.close)
+            key = runner_key(engine.manifest, chosen_backend(backend))
+            opening = partial(open_runner, engine, backend, chosen.threads, gpu, kept)
+            runners[engine.manifest.name], leave = common.take(key, opening)
+            undo.callback(leave)
         on_device = gpu is not None and gpu.decodes()
         closing = undo.pop_all()
     usual_s = CPU_DEADLINE_S if gpu is None else GPU_DEADLINE_S

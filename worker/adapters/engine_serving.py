@@ -18,6 +18,7 @@ from engines.gpu.memory import FREE_SHARE
 from engines.gpu.opened import Gpu
 from engines.machine import this_machine
 from engines.runner import Backend
+from engines.shared_runners import SharedRunners
 from worker.adapters.alarm_outbox import Outbox
 from worker.adapters.encoder import SessionEncoder
 from worker.adapters.engine_control import ControlBell
@@ -91,12 +92,14 @@ def _options(settings: Settings) -> FollowerOptions:
 
 @dataclass(slots=True, kw_only=True)
 class Opening:
-    """Opens steps. All sessions of the process share one GPU, and while two are open some of its memory stays free."""
+    """Opens steps. All sessions of the process share one GPU, and while two are open some of its memory stays free. On
+    a CPU they share the engines that they have in common."""
 
     settings: Settings
     registry: EngineRegistry
     closing: ExitStack
     _gpu: Gpu | None = field(default=None)
+    _shared: SharedRunners = field(default_factory=SharedRunners)
 
     def opened(self, step: Step, wanted: Wanted) -> OpenSet:
         """Read once, verify, load, warm, test. Raises EngineRefused and ServiceUnavailable."""
@@ -104,7 +107,8 @@ class Opening:
         verified = [self.registry.read(one) for one in published]
         backend: Backend = chosen_backend(step.backend)  # type: ignore[arg-type]
         gpu = self._shared_gpu() if backend == "tensorrt" else None
-        session = SessionEncoder(open_session(verified, backend, session_options(self.settings), gpu=gpu))
+        options = session_options(self.settings)
+        session = SessionEncoder(open_session(verified, backend, options, gpu=gpu, shared=self._shared))
         if gpu is not None and (free := _free_share(gpu.device)) < FREE_SHARE:
             session.close()
             message = f"with {step.key} {free:.0%} of the GPU's memory is free, {FREE_SHARE:.0%} must be"
