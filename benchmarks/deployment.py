@@ -88,10 +88,10 @@ def deploy(addresses: Addresses, folder: Path, goods: Goods, console: Console) -
         return Deployment(stand=stand, settings=load_settings(), models=chosen)
 
 
-def preload(deployment: Deployment, goods: Goods, count: int) -> list[str]:
+def preload(deployment: Deployment, goods: Goods, count: int, prefix: str = "bench") -> list[str]:
     """Fill the jobs topic: the items in turn, each time under a new job id, photographs inline. Returns the ids."""
     kafka = deployment.settings.kafka
-    ids = [f"bench-{turn:06d}" for turn in range(count)]
+    ids = [f"{prefix}-{turn:06d}" for turn in range(count)]
     turns = zip(ids, itertools.cycle(goods.items), strict=False)
     jobs = (build_job(item, tenant=TENANT, job_id=job_id, transport="inline") for job_id, item in turns)
     submit_jobs(jobs, client_config=kafka.client_config(), topics=kafka.topics)
