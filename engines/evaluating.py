@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.quantize import is_residual
+from engines.manifest import is_residual
 from engines.ranking import auc, roc
 from engines.runner import Runner
 

@@ -137,6 +137,11 @@ def _preprocessing(fields: Mapping[str, Any]) -> Preprocessing:
     return known
 
 
+def is_residual(family: str) -> bool:
+    """Which recipe a family takes: residual networks have convolutions quantised, all others linear layers alone."""
+    return family.startswith("res")
+
+
 def manifest_path(directory: Path, name: str) -> Path:
     return directory / f"{name}.manifest.json"
 

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
+from engines.manifest import is_residual
+
 LEVELS = 127  # symmetric: -128 is not used, so that negation is exact
 _HALF_STORED_FROM = 16_384  # values
 
@@ -41,11 +43,6 @@ class Layer:
 def plan_for(model: ModelProto, family: str) -> QuantPlan:
     """Where the pairs stand for a family."""
     return _residual_plan(model) if is_residual(family) else _linear_plan(model)
-
-
-def is_residual(family: str) -> bool:
-    """Which recipe a family takes: residual networks have convolutions quantised, all others linear layers alone."""
-    return family.startswith("res")
 
 
 def layers_of(model: ModelProto, plan: QuantPlan) -> tuple[Layer, ...]:

@@ -16,10 +16,10 @@ from onnx import ModelProto
 from engines.calibration import Method, observe, thresholds
 from engines.drafts import Draft, MakingRefused
 from engines.export import GROUPS, golden_of
-from engines.manifest import EngineManifest, QuantizationCalibration, sha256_hex
+from engines.manifest import EngineManifest, QuantizationCalibration, is_residual, sha256_hex
 from engines.onnxruntime_runner import OnnxRuntimeRunner
 from engines.photographs import NormalisedSquares, Photographs, looks_random
-from engines.quantize import QuantPlan, alone, is_residual, layers_of, plan_for, quantize, without
+from engines.quantize import QuantPlan, alone, layers_of, plan_for, quantize, without
 from engines.quantizing_search import Closeness, ClosenessBudget, Mix, closeness, search
 
 Pixels = NDArray[np.uint8]

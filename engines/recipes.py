@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper, shape_inference, version_converter
 
-from engines.gpu.rewrite import DeviceGraph, Recipe, device_graphs
+from engines.gpu.device_graph import DeviceGraph, Recipe
+from engines.gpu.rewrite import device_graphs
 from engines.importing_graph import pruned, refill
 from engines.manifest import sha256_hex
 from engines.quantize import QuantPlan

@@ -13,7 +13,7 @@ import onnx
 from onnx import ModelProto
 
 from engines import recipes
-from engines.gpu.rewrite import DeviceGraph, Recipe
+from engines.gpu.device_graph import DeviceGraph, Recipe
 
 Typing = Literal["strong", "weak"]
 EMBEDDING: Final = ("embedding",)

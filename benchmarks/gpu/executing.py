@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from benchmarks.gpu.entries import Typing
-from engines.gpu.rewrite import DeviceGraph
+from engines.gpu.device_graph import DeviceGraph
 
 REPEATS: Final = 5
 TIMED_S: Final = 0.15  # of one repeat, at least

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from engines.errors import EngineRefused, OutOfMemory, RefusalCode, RunnerFailed
 from engines.gpu.device import Device
+from engines.gpu.device_graph import DeviceGraph
 from engines.gpu.jpegs import Jpegs, Stage
 from engines.gpu.lending import Lender
 from engines.gpu.looks import looks_of
@@ -28,7 +29,6 @@ from engines.gpu.memory import allowance
 from engines.gpu.photographs import Photograph, parts
 from engines.gpu.plans import BUILD_EFFORT, BuildOptions, kept_plan, load_plan, plan_now
 from engines.gpu.resample import Source
-from engines.gpu.rewrite import DeviceGraph
 from engines.gpu.slots import LoadedPlan, Slot
 from engines.manifest import EngineManifest
 from engines.plan_files import PlanFolder

@@ -10,9 +10,9 @@ from engines import golden
 from engines.decode import DecodeLimits
 from engines.errors import EngineRefused, RefusalCode
 from engines.gpu.device import Device
+from engines.gpu.device_graph import DeviceGraph
 from engines.gpu.encoder import DeviceEncoder, GpuOptions
 from engines.gpu.jpegs import Jpegs
-from engines.gpu.rewrite import DeviceGraph, device_graphs
 from engines.gpu.tensorrt_runner import TensorRtRunner
 from engines.manifest import EngineManifest
 from engines.plan_files import PlanFolder, default_folder
@@ -64,6 +64,8 @@ class Gpu:
     def runner(self, model: bytes, manifest: EngineManifest, golden_outputs: bytes) -> TensorRtRunner:
         """The fastest rewrite of a graph that can be built here and gives the engine's golden outputs. Raises
         EngineRefused."""
+        from engines.gpu.rewrite import device_graphs
+
         refusal: EngineRefused | None = None
         for graph in device_graphs(model):
             try:

@@ -11,7 +11,7 @@ import logging
 from typing import Any, Final
 
 from engines.errors import EngineRefused, RefusalCode
-from engines.gpu.rewrite import DeviceGraph
+from engines.gpu.device_graph import DeviceGraph
 from engines.machine import this_machine
 from engines.manifest import EngineManifest
 from engines.plan_files import (

@@ -9,17 +9,15 @@ engine's golden outputs on the device.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper, shape_inference
 
+from engines.gpu.device_graph import DeviceGraph, Recipe
 from engines.manifest import sha256_hex
-
-Recipe = Literal["half-int8", "half", "signed"]
 
 _OPSET: Final = 19  # from here on Q and DQ are typed by their scales
 _IR_VERSION: Final = 9
@@ -28,18 +26,6 @@ _EXACT: Final = frozenset(("ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum", "R
 _LEAST_SCALE: Final = 2.0**-24  # the smallest FP16 above zero: a scale must not vanish
 _MOST: Final = 65504.0
 _CHANNELS: Final = 4
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceGraph:
-    """`model` is what TensorRT parses; `digest` its SHA-256; `channels` of its input; `input_scale` is there where it
-    takes photographs as INT8 levels of that step, four bytes a pixel."""
-
-    recipe: Recipe
-    model: bytes
-    digest: str
-    channels: int
-    input_scale: float | None = None
 
 
 def device_graphs(model: bytes) -> Iterator[DeviceGraph]:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from worker.adapters.database import BoundedConnection, connect
 from worker.adapters.gallery import PostgresGallery
 from worker.adapters.references import NewItem, NewReference, ReferenceStore, int8_patches
+from worker.core import deviation
 from worker.core.policy import CategoryProfile, QualityLimits, ScoreCalibration, ViewRequirement
 from worker.errors import AssayError, ServiceUnavailable
 
@@ -213,6 +214,27 @@ def test_the_watching_thread_sees_an_announced_change(database: Engine, referenc
     waits.acquire()  # it looked, and waits again
     assert gallery.snapshot("acme").revision > 1
     threading.Timer(0, rang.set).start()
+    gallery.close()
+    assert gallery.failed is None
+
+
+def test_the_watching_thread_measures_what_no_job_asked_for_yet(
+    database: Engine, references: ReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = threading.Event()
+
+    def spread_of(patches: deviation.Int8s, grid: tuple[int, int]) -> deviation.Spread:
+        measured.set()
+        return real(patches, grid)
+
+    real = deviation.spread_of
+    monkeypatch.setattr(deviation, "spread_of", spread_of)
+    enrol(references, "one")
+    gallery = PostgresGallery(database, poll_s=0.01)
+    assert len(gallery.snapshot("acme").sets) == 1
+    assert not measured.is_set()
+    gallery.start()
+    assert measured.wait(10)
     gallery.close()
     assert gallery.failed is None
 

@@ -6,8 +6,11 @@ import random
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from core_goods import GRID, POLICY, SPACE, VIEWS, Goods, evidence_of, job_of, unit
 
+from worker.core import deviation
+from worker.core.deviation import Int8s
 from worker.core.enrolment import build_snapshot, medoids
 from worker.core.matching import NumpyMatcher, nearest_skus, reference_reuse
 
@@ -95,6 +98,22 @@ def test_a_new_revision_keeps_the_spread_of_what_did_not_change() -> None:
     newer = build_snapshot("acme", 8, more, POLICY, previous=GALLERY)
     assert newer.sets["b", "logo", SPACE].spread is GALLERY.sets["b", "logo", SPACE].spread
     assert newer.sets["a", "logo", SPACE].spread is not GALLERY.sets["a", "logo", SPACE].spread
+
+
+def test_a_spread_is_measured_when_somebody_asks_for_it_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+    real = deviation.spread_of
+
+    def counted(references: Int8s, grid: tuple[int, int]) -> deviation.Spread:
+        measured.append(len(references))
+        return real(references, grid)
+
+    monkeypatch.setattr(deviation, "spread_of", counted)
+    made = build_snapshot("acme", 1, GOODS.references(SKUS), POLICY).sets["a", "logo", SPACE]
+    assert measured == []
+    assert made.typical_distance is not None
+    assert np.array_equal(made.spread, real(made.patches, GRID).cells)
+    assert measured == [len(made.ids)]
 
 
 def test_medoids_cover_each_cluster() -> None:

@@ -18,8 +18,8 @@ from engines.errors import EngineRefused, RefusalCode
 from engines.export import ExportedEngine
 from engines.golden import golden_pixels
 from engines.gpu import plans as gpu_plans
+from engines.gpu.device_graph import DeviceGraph
 from engines.gpu.opened import Gpu
-from engines.gpu.rewrite import DeviceGraph
 from engines.plan_files import KeptTimings, PlanFolder, PlanHeader, refuse_other_plan
 from engines.publish import seeded_engine
 

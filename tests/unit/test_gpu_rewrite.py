@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from engines.golden import golden_pixels
-from engines.gpu.rewrite import DeviceGraph, device_graphs
+from engines.gpu.device_graph import DeviceGraph
+from engines.gpu.rewrite import device_graphs
 from engines.preprocess import Preprocessing, normalised
 from engines.publish import seeded_engine
 

@@ -31,8 +31,8 @@ _log = structlog.get_logger()
 class PostgresGallery:
     """Implements worker.ports.Gallery. Thread-safe.
 
-    `start` runs `refresh` in a thread of its own every `poll_s`; `wait` (seconds), where given, returns sooner when
-    a change was announced. `failed` holds what ended that thread, if anything did.
+    `start` runs `refresh` and `measure` in a thread of its own every `poll_s`; `wait` (seconds), where given, returns
+    sooner when a change was announced. `failed` holds what ended that thread, if anything did.
     """
 
     def __init__(
@@ -73,6 +73,14 @@ class PostgresGallery:
                 if revisions[tenant] != mirror.revision:
                     self._mirrors[tenant] = self._load(tenant)
 
+    def measure(self) -> None:
+        """Measure the spread of every set, which a job would otherwise do that is the first to need it."""
+        for mirror in list(self._mirrors.values()):
+            for found in mirror.sets.values():
+                if self._stopped.is_set():
+                    return
+                found.measured.spread  # noqa: B018 (is measured when it is asked for)
+
     def close(self) -> None:
         self._stopped.set()
         if self._thread is not None:
@@ -83,6 +91,7 @@ class PostgresGallery:
             while not self._stopped.is_set():
                 self._wait(self._poll_s)
                 self._refresh_or_say()
+                self.measure()
         except BaseException as error:  # the thread's owner asks for it
             self.failed = error
             _log.exception("gallery_thread_failed")

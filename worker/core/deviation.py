@@ -76,6 +76,23 @@ def deviation(
     )
 
 
+class SpreadLater:
+    """`spread_of` of a set, measured when it is first asked for: a gallery has thousands of sets, and a job needs six.
+    Any thread; two that ask at once measure the same."""
+
+    def __init__(self, references: Int8s, grid: tuple[int, int]) -> None:
+        self._references = references
+        self._grid = grid
+        self._found: Spread | None = None
+
+    @property
+    def spread(self) -> Spread:
+        found = self._found
+        if found is None:
+            found = self._found = spread_of(self._references, self._grid)
+        return found
+
+
 def spread_of(references: Int8s, grid: tuple[int, int]) -> Spread:
     """The leave-one-out patch distance among `references` [n, h*w, d]."""
     count = len(references)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.core.deviation import Spread, spread_of
+from worker.core.deviation import SpreadLater
 from worker.core.gallery import GallerySnapshot, Reference, ReferenceSet, SpaceKey, ViewIndex
 from worker.core.policy import Policy
 
@@ -83,26 +83,17 @@ def _reference_set(group: Sequence[Reference], known: ReferenceSet | None, max_m
     fake_ids = tuple(reference.reference_id for reference in fakes)
     if known and (known.ids, known.counterfeit_ids, known.genuine_count) == (ids, fake_ids, len(genuine)):
         return known  # the very same: what a device keeps of it stays good
-    spread = _spread(known, ids, patches, chosen[0].patch_grid)
+    later = known.measured if known and known.ids == ids else SpreadLater(patches, chosen[0].patch_grid)
     return ReferenceSet(
         ids=ids,
         embeddings=np.stack([reference.embedding for reference in chosen]),
         patches=patches,
         patch_grid=chosen[0].patch_grid,
-        spread=spread.cells,
+        measured=later,
         counterfeit_ids=fake_ids,
         counterfeits=np.stack([fake.embedding for fake in fakes]) if fakes else embeddings[:0],
         genuine_count=len(genuine),
-        typical_distance=spread.typical_distance,
     )
-
-
-def _spread(
-    known: ReferenceSet | None, ids: tuple[str, ...], patches: NDArray[np.int8], grid: tuple[int, int]
-) -> Spread:
-    if known is not None and known.ids == ids:
-        return Spread(cells=known.spread, typical_distance=known.typical_distance)
-    return spread_of(patches, grid)
 
 
 def _indexes(references: Iterable[Reference], known: Mapping[SpaceKey, ViewIndex]) -> dict[SpaceKey, ViewIndex]:

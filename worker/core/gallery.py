@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.core.deviation import SpreadLater
 from worker.core.policy import Policy
 
 SpaceKey = tuple[str, str, str]  # sku, view, embedding space
@@ -35,19 +36,28 @@ class Reference:
 class ReferenceSet:
     """The references of one (SKU, view, space), ready to match: at most m genuine medoids.
 
-    `embeddings` [n, D], `patches` [n, h*w, d] int8 (value / 127; a quarter of the memory of float32), `spread` [h, w]:
-    the leave-one-out patch distance among the SKU's own genuine references at that place; `counterfeits` [k, D].
+    `embeddings` [n, D], `patches` [n, h*w, d] int8 (value / 127; a quarter of the memory of float32), `counterfeits`
+    [k, D].
     """
 
     ids: tuple[str, ...]
     embeddings: NDArray[np.float32]
     patches: NDArray[np.int8]
     patch_grid: tuple[int, int]
-    spread: NDArray[np.float32]
+    measured: SpreadLater
     counterfeit_ids: tuple[str, ...]
     counterfeits: NDArray[np.float32]
     genuine_count: int  # active genuine references before the medoids were chosen
-    typical_distance: float | None = None  # mean leave-one-out patch distance, without the spread's floor
+
+    @property
+    def spread(self) -> NDArray[np.float32]:
+        """[h, w]: the leave-one-out patch distance among the SKU's own genuine references at that place."""
+        return self.measured.spread.cells
+
+    @property
+    def typical_distance(self) -> float | None:
+        """Mean leave-one-out patch distance, without the spread's floor; None of a single reference."""
+        return self.measured.spread.typical_distance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

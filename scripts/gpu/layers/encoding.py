@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from engines.catalogue import VerifiedEngine
 from engines.golden import golden_pixels, self_test
-from engines.gpu.rewrite import DeviceGraph, device_graphs
+from engines.gpu.device_graph import DeviceGraph
+from engines.gpu.rewrite import device_graphs
 from engines.gpu.tensorrt_runner import TensorRtRunner
 from engines.runner import EncoderOutputs
 from layers.opening import NAMES, engine, gpu, gpu_of_effort, runner
