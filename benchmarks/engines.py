@@ -179,12 +179,13 @@ class Bench:
         return quiet, busy
 
     def _swap(self, worker: WorkerProcess, marks_at: Path, engine_id: str) -> None:
+        seen = marks_at.stat().st_size
         self.versions.move("promote", NAME, engine_id)
         kafka = self.deployment.settings.kafka
         ring(kafka.client_config(), kafka.topics.control, NAME)
         until = monotonic() + WITHIN_S
         wanted = f"{NAME}={engine_id[:12]}".encode()
-        while not any(wanted in line for line in marks_at.read_bytes().splitlines() if b'"swapped"' in line):
+        while not _swapped(marks_at, wanted, seen):
             if worker.process.poll() is not None or monotonic() > until:
                 raise RunFailed(f"{engine_id[:12]} was not swapped in:\n{worker.log_tail()}")
             sleep(0.05)
@@ -207,6 +208,13 @@ class Bench:
         if answered != sent:
             raise RunFailed(f"{answered} was answered, and {sent} was sent")
         return Start(warm_s=warm_s, ready_s=ready_s, verdict_s=verdict_s)
+
+
+def _swapped(marks_at: Path, engine: bytes, seen: int) -> bool:
+    """Whether it is among the marks beyond the first `seen` bytes."""
+    with marks_at.open("rb") as marks:
+        marks.seek(seen)
+        return any(engine in line for line in marks if b'"swapped"' in line)
 
 
 def _since(began_s: float, worker: WorkerProcess, holds: Callable[[], bool]) -> float:

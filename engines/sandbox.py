@@ -101,7 +101,7 @@ class _Helper:
                 [sys.executable, "-P", "-s", "-m", module, argument],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env=_environment(),
+                env=bare_environment(),
                 start_new_session=True,
             )
         try:
@@ -172,7 +172,7 @@ class _Helper:
         return _Died(f"the decoder died ({ended})")
 
 
-def _environment() -> dict[str, str]:
+def bare_environment() -> dict[str, str]:
     """Nothing of the worker's: it may hold secrets. Only where the code lies, and no threads of numpy's own."""
     where = os.pathsep.join(path for path in sys.path if path)
     return {"PYTHONPATH": where, "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}

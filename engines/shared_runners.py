@@ -38,6 +38,11 @@ class SharedRunners:
             shared.users += 1
         return shared.runner, lambda: self._leave(key)
 
+    def has(self, key: Key) -> bool:
+        """Whether somebody uses it."""
+        with self._lock:
+            return key in self._shared
+
     def _leave(self, key: Key) -> None:
         with self._lock:
             shared = self._shared[key]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,14 +13,16 @@ from uuid import UUID
 import sqlalchemy
 import structlog
 
-from engines.catalogue import chosen_backend, open_session
+from engines.catalogue import SessionOptions, VerifiedEngine, chosen_backend, open_session
+from engines.compiling_apart import compile_apart
+from engines.cpu_plans import open_cpu_plans
 from engines.errors import EngineRefused, RefusalCode
 from engines.gpu.device import Device
 from engines.gpu.memory import FREE_SHARE
 from engines.gpu.opened import Gpu
 from engines.machine import this_machine
 from engines.runner import Backend
-from engines.shared_runners import SharedRunners
+from engines.shared_runners import SharedRunners, runner_key
 from worker.adapters.alarm_outbox import Outbox
 from worker.adapters.encoder import SessionEncoder
 from worker.adapters.engine_control import ControlBell
@@ -30,7 +34,7 @@ from worker.adapters.engine_wanted import Wanted, WantedTrial, read_wanted
 from worker.adapters.release_gaps import EncoderFor, gaps
 from worker.adapters.switching import OpenSet
 from worker.core.fallback import BarRule, Budget, Step
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, ServiceUnavailable
 from worker.observe import Meter
 from worker.settings import Settings
 
@@ -49,9 +53,13 @@ def open_following(
     where the registry is away."""
     database = open_database(settings)
     closing.callback(database.dispose)
+    stopped = threading.Event()
     try:
         follower = EngineFollower(
-            _registry(settings, database, closing), _failures(settings, database, process), meter, _options(settings)
+            _registry(settings, database, closing, stopped),
+            _failures(settings, database, process),
+            meter,
+            _options(settings),
         )
     except EngineRefused as refusal:
         raise ConfigurationError(f"engines in {place_of(settings)}: {refusal}") from refusal
@@ -60,14 +68,17 @@ def open_following(
     bell = ControlBell(kafka.client_config(), kafka.topics.control, follower.wake)
     closing.callback(follower.start().close)
     closing.callback(bell.start().close)
+    closing.callback(stopped.set)  # before all others: the follower is waited for
     return follower
 
 
-def _registry(settings: Settings, database: sqlalchemy.Engine, closing: ExitStack) -> Registry:
+def _registry(
+    settings: Settings, database: sqlalchemy.Engine, closing: ExitStack, stopped: threading.Event
+) -> Registry:
     engines, machine = settings.engines, this_machine()
     registry, backend = open_registry(settings, database), chosen_backend(engines.backend)
     # A stack of its own, entered now: whenever the GPU is opened, it is closed after the sessions that run on it.
-    opening = Opening(settings=settings, registry=registry, closing=closing.enter_context(ExitStack()))
+    opening = Opening(settings=settings, registry=registry, closing=closing.enter_context(ExitStack()), stopped=stopped)
     return Registry(
         read=lambda: read_wanted(registry.index, engines.names, machine, backend),
         opened=opening.opened,
@@ -98,7 +109,9 @@ class Opening:
     settings: Settings
     registry: EngineRegistry
     closing: ExitStack
+    stopped: threading.Event
     _gpu: Gpu | None = field(default=None)
+    _serves: bool = field(default=False)
     _shared: SharedRunners = field(default_factory=SharedRunners)
 
     def opened(self, step: Step, wanted: Wanted) -> OpenSet:
@@ -108,6 +121,8 @@ class Opening:
         backend: Backend = chosen_backend(step.backend)  # type: ignore[arg-type]
         gpu = self._shared_gpu() if backend == "tensorrt" else None
         options = session_options(self.settings)
+        if backend == "openvino" and self._serves:
+            self._compile_beside_jobs(verified, options)
         session = SessionEncoder(open_session(verified, backend, options, gpu=gpu, shared=self._shared))
         if gpu is not None and (free := _free_share(gpu.device)) < FREE_SHARE:
             session.close()
@@ -116,7 +131,18 @@ class Opening:
         for one in published:
             chosen = one.variant
             _log.info("engine_chosen", name=chosen.name, version=chosen.version, target=chosen.slot, engine=chosen.id)
+        self._serves = True
         return OpenSet(step=step, session=session, goldens={one.manifest.name: one.golden for one in verified})
+
+    def _compile_beside_jobs(self, verified: Sequence[VerifiedEngine], options: SessionOptions) -> None:
+        """What is not open yet. The first engines are waited for, and compiled where they are used."""
+        plans = open_cpu_plans(options.plans_dir)
+        threads = options.threads or len(os.sched_getaffinity(0))
+        for one in verified:
+            if plans is not None and not self._shared.has(runner_key(one.manifest, "openvino")):
+                compile_apart(one.model, one.manifest, threads, plans, self.stopped.wait)
+        if self.stopped.is_set():
+            raise ServiceUnavailable("engines", "the worker stops")
 
     def _shared_gpu(self) -> Gpu:
         if self._gpu is None:

@@ -1,0 +1,90 @@
+"""Compiles an engine for the CPU in a process of its own, at a low priority, and keeps the plan: beside jobs that want
+the cores it takes what they leave. What ends that process would have ended the worker."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from engines.cpu_plans import cpu_header
+from engines.errors import EngineRefused, RefusalCode
+from engines.manifest import EngineManifest
+from engines.openvino_runner import OpenVinoRunner
+from engines.plan_files import PlanFolder
+from engines.sandbox import bare_environment
+
+_NICE: Final = 10  # a tenth of the share of what answers jobs
+_LONGEST_S: Final = 600.0  # of a machine whose cores are all wanted; then the graph is compiled where it is used
+_LOOK_S: Final = 0.1
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NO_NEW_PRIVS: Final = 38
+
+
+def compile_apart(
+    model: bytes, manifest: EngineManifest, threads: int, plans: PlanFolder, stopped: Callable[[float], bool]
+) -> bool:
+    """See that the plan of a verified graph lies in `plans`; False where there is none all the same. `stopped` waits
+    for so many seconds and says whether nobody wants it any more; that leaves no plan either.
+
+    Raises EngineRefused (outputs_unexpected) where a signal ended the process.
+    """
+    if _is_kept(plans, manifest, threads):
+        return True
+    with tempfile.TemporaryFile() as given:
+        given.write(manifest.to_json() + model)
+        given.seek(0)
+        process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+            [sys.executable, "-P", "-s", "-m", __name__, str(plans.folder), str(threads)],
+            stdin=given,
+            stdout=subprocess.DEVNULL,
+            env=bare_environment(),
+            start_new_session=True,
+        )
+    status = _waited(process, stopped)
+    if status is not None and status < 0:
+        message = f"{manifest.name} does not load: compiling it ended a process with signal {-status}"
+        fix = "build the engine again with this version's tools; where the signal is 9, give the worker more memory"
+        raise EngineRefused(RefusalCode.OUTPUTS_UNEXPECTED, message, fix)
+    return _is_kept(plans, manifest, threads)
+
+
+def _waited(process: subprocess.Popen[bytes], stopped: Callable[[float], bool]) -> int | None:
+    """The exit status; None where it was not waited for to the end."""
+    for _ in range(int(_LONGEST_S / _LOOK_S)):
+        if process.poll() is not None:
+            return process.returncode
+        if stopped(_LOOK_S):
+            break
+    process.kill()
+    process.wait()
+    return None
+
+
+def _is_kept(plans: PlanFolder, manifest: EngineManifest, threads: int) -> bool:
+    with contextlib.suppress(EngineRefused):  # another machine's plan lies there
+        return plans.read(cpu_header(manifest, threads)) is not None
+    return False
+
+
+def main(folder: str, threads: str) -> None:
+    """In the process of its own: a manifest's line on standard input, then its graph."""
+    os.nice(_NICE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    manifest = EngineManifest.from_json(sys.stdin.buffer.readline(), "the given manifest")
+    OpenVinoRunner(sys.stdin.buffer.read(), manifest, int(threads), PlanFolder(Path(folder)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
