@@ -1,5 +1,4 @@
-"""Drawn goods: a SKU is a pattern of discs and bars on a gradient, a specimen moves and shades it, a forgery has other
-discs. Small and quick, so that a whole life of an engine fits into a test."""
+"""Drawn goods (tests.engine_life.goods) in folders as commands for engines take them, and drafts of a small encoder."""
 
 from __future__ import annotations
 
@@ -8,10 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 from engine_graphs import residual
-from PIL import Image, ImageDraw
 
 from engines.drafts import Draft, write_draft
 from engines.evaluating import default_budget, limits
@@ -19,30 +16,9 @@ from engines.importing import ImportRequest, imported
 from engines.importing_preprocess import Wanted
 from engines.importing_taps import NamedTaps
 from engines.manifest import EngineManifest, sha256_hex
+from tests.engine_life.goods import SIDE, drawn
 
-SIDE = 48
-
-
-def drawn(sku: int, specimen: int, *, forged: bool = False, side: int = SIDE) -> Image.Image:
-    own, worn = np.random.default_rng([1, sku]), np.random.default_rng([2, sku, specimen, forged])
-    low, high = own.integers(0, 256, 3), own.integers(0, 256, 3)
-    ramp = np.linspace(0, 1, side)[:, None, None] * np.ones((1, side, 1))
-    image = Image.fromarray(
-        (low + (high - low) * ramp + worn.normal(0, 3, (side, side, 3))).clip(0, 255).astype(np.uint8)
-    )
-    pen = ImageDraw.Draw(image)
-    shapes = np.random.default_rng([3, sku, specimen]) if forged else own
-    for number in range(6):
-        x, y, radius = (
-            shapes.uniform(0.1, 0.9) * side,
-            shapes.uniform(0.1, 0.9) * side,
-            shapes.uniform(0.05, 0.25) * side,
-        )
-        x, y = x + worn.normal(0, 1.0), y + worn.normal(0, 1.0)
-        colour = tuple(int(v) for v in np.clip(shapes.integers(0, 256, 3) + worn.integers(-8, 9, 3), 0, 255))
-        box = (x - radius, y - radius / (1 + number % 2), x + radius, y + radius / (1 + number % 2))
-        (pen.ellipse if number % 3 else pen.rectangle)(box, fill=colour)
-    return image
+__all__ = ["SIDE", "drawn", "held_report", "labelled", "photographs", "twins"]
 
 
 def photographs(folder: Path, specimens: Iterable[tuple[int, int]]) -> Path:

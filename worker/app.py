@@ -87,9 +87,10 @@ def open_database(
     )
 
 
-def open_encoder(settings: Settings) -> SessionEncoder:
-    """The engines that the settings name, warm and self-tested. Raises ConfigurationError, ServiceUnavailable."""
-    return engine_opening.open_encoder(settings, open_database)
+def open_encoder(settings: Settings, candidate: str = "") -> SessionEncoder:
+    """The engines that the settings name, warm and self-tested; of the encoder `candidate` the newest that is to be
+    tried in place of the current one. Raises ConfigurationError, ServiceUnavailable."""
+    return engine_opening.open_encoder(settings, open_database, candidate)
 
 
 def open_references(settings: Settings, database: sqlalchemy.Engine) -> ReferenceStore:

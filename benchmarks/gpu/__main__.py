@@ -70,6 +70,12 @@ def _transactions(section: Section) -> None:
     transactions_section(section)
 
 
+def _engine_life(section: Section) -> None:
+    from benchmarks.gpu.engine_life import engine_life_section
+
+    engine_life_section(section)
+
+
 def _gpus(section: Section) -> None:
     from benchmarks.gpu.scaling import gpus_section
 
@@ -86,6 +92,7 @@ SECTIONS: Final[dict[str, tuple[float, Callable[[Section], None]]]] = {
     "gallery": (120.0, _gallery),
     "transactions": (120.0, _transactions),
     "accuracy": (530.0, _accuracy),
+    "engine-life": (560.0, _engine_life),
     "gpus": (300.0, _gpus),
 }
 SEVERAL: Final = ("gpus",)  # not among `all`: they need several GPUs

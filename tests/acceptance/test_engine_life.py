@@ -1,60 +1,113 @@
-"""docs/engine-life.sh as it stands there: from an FP32 graph of random weights to service and back, on drawn goods."""
+"""docs/engine-life.sh as it stands there, beside workers under load: the demo's float twin becomes an engine and
+serves, a good candidate is promoted by itself, a worse and a wrong one are taken back by themselves, random weights of
+another embedding space are promoted once all is there, and rolled back. Every job is answered once, in one space."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections import Counter
 from pathlib import Path
 
-import engine_goods as goods
-import engine_graphs as graphs
 import pytest
 
-from demo.stand import new_stand
 from devstack import Addresses
-from engines.drafts import read_draft
+from schemas.codec import decode_verdict
+from schemas.verdict import VerdictEvent
+from tests.engine_life.encoders import FAMILY
+from tests.engine_life.running import Life, new_life
 
-NAME = "small"
-SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "engine-life.sh"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+# What each view's best cosine would be in the space that its verdict names, from the vectors that are stored, and in
+# another space where the references have vectors as well.
+SIMILARITIES = """
+SELECT r.similarity, max(1 - (e.embedding::halfvec <=> p.embedding)) FILTER (WHERE e.space = p.space),
+    max(1 - (e.embedding::halfvec <=> p.embedding)) FILTER (WHERE e.space <> p.space)
+FROM assay.verdicts v
+JOIN assay.view_results r USING (result_id, judged_at)
+JOIN assay.probe_embeddings p ON (p.tenant, p.job_id, p.view) = (r.tenant, r.job_id, r.view)
+    AND p.space = v.provenance #>> '{engines,0,embedding_space}'
+JOIN assay.reference_images i ON (i.tenant, i.sku, i.view) = (r.tenant, r.sku, r.view)
+JOIN assay.reference_embeddings e ON e.reference_id = i.id
+WHERE r.similarity IS NOT NULL GROUP BY r.result_id, r.view, r.similarity
+"""
+RELEASES = """
+SELECT s.version, r.state, r.decision ->> 'by', r.decision ->> 'why', e.space
+FROM assay.engine_releases r JOIN assay.engines s ON s.id = r.candidate JOIN assay.engines e ON e.id = r.candidate
+ORDER BY r.started_at
+"""
 
 
-@pytest.mark.timeout(600)
-def test_the_script_of_the_docs_runs_the_whole_life(stack: Addresses, tmp_path: Path) -> None:
-    (tmp_path / "encoder.onnx").write_bytes(graphs.residual(width=96).SerializeToString())
-    goods.photographs(tmp_path / "photographs", ((sku, n) for sku in range(10) for n in range(10)))
-    goods.labelled(tmp_path / "labelled", skus=6, genuine=30, forged=20)
-    settings = {
-        "ASSAY_ENGINES__REGISTRY": str(tmp_path / "registry"),
-        "ASSAY_ENGINES__KEYS_DIR": str(tmp_path / "keys"),
-        "ASSAY_ENGINES__PLANS_DIR": str(tmp_path / "plans"),
-        "ASSAY_ENGINES__DEFAULT_ENCODER": NAME,
-        "ASSAY_ENGINES__ENCODERS": "{}",
+def test_the_script_of_the_docs_takes_engines_through_their_whole_life_under_load(
+    stack: Addresses, tmp_path: Path
+) -> None:
+    life = new_life(stack, tmp_path)
+    with life.script() as script:
+        life.wait_served(script)
+        with life.workers(2) as workers:
+            with life.jobs():
+                code = script.wait(1100)
+            assert code == 0, life.tail()
+            events = answered_once(life)
+            assert [worker.stop() for worker in workers] == [0, 0]
+    assert_judged(life)
+    assert_served(life, events)
+    assert_never_mixed(life)
+
+
+def answered_once(life: Life) -> list[VerdictEvent]:
+    """Every job that was sent, by the load and by the script, has one verdict and no dead letter."""
+    wanted = {one.job_id for one in life.sent} | set(life.golden())
+    records = life.answers(len(wanted))
+    events = [decode_verdict(record.value or b"", record.headers) for record in records]
+    counted = Counter(event.job_id for event in events)
+    assert {job_id: n for job_id, n in counted.items() if n != 1} == {}
+    assert set(counted) == wanted
+    assert life.rows("SELECT code, detail FROM assay.dead_letters") == []
+    return events
+
+
+def assert_judged(life: Life) -> None:
+    """The judge, nobody else, promoted the good ones and took the bad ones back, on what the candidates answered."""
+    found = life.rows(RELEASES)
+    assert [row[:3] for row in found] == [
+        (2, "promoted", "assay engine judge"),
+        (3, "taken_back", "assay engine judge"),
+        (4, "taken_back", "assay engine judge"),
+        (5, "promoted", "assay engine judge"),
+    ]
+    for _, state, _, why, _ in found:
+        assert ("all tests have passed" in str(why)) == (state == "promoted"), why
+    assert found[2][4] == found[0][4], "the wrong one was given out for the first one's space"
+    assert found[3][4] != found[0][4]
+    told = life.told.read_text()
+    assert "Over its accuracy budget, not to be published" in told
+    assert "incomplete: resnet18 version 5 is not ready for traffic: 30 references have no vectors" in told
+    assert "incomplete: resnet18 version 5 is not ready for traffic: no active score calibration" in told
+
+
+def assert_served(life: Life, events: list[VerdictEvent]) -> None:
+    """Each engine that was to have traffic had some, and the first rollback goes to the one before."""
+    lines = json.loads(life.stand.assay("engine", "list", FAMILY, "--json", env=life.stand.curator))
+    assert {line["version"]: line["state"] for line in lines} == {
+        5: "retired",
+        4: "verified",
+        3: "verified",
+        2: "current",
+        1: "retired",
     }
-    stand = new_stand(stack, tmp_path / "stand", settings)
-    assay = f"{sys.executable} -m worker.cli.main"
-    tried = tmp_path / "tried"
-    tried.write_text(f'#!/bin/sh\n{assay} engine list "$1" --json > {tmp_path}/tried.json\n')
-    tried.chmod(0o755)
-    path = {"PYTHONPATH": os.pathsep.join(sys.path), "ASSAY": assay, "BY": "ada", "TRIAL": str(tried)}
-    inputs = (tmp_path / "encoder.onnx", NAME, tmp_path / "photographs", tmp_path / "labelled", tmp_path / "work")
-    done = subprocess.run(
-        ["bash", str(SCRIPT), *map(str, inputs)], env={**stand.curator, **path}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    used = Counter(engine.digest for event in events for engine in event.provenance.engines)
+    assert {line["digest"] for line in lines} == used.keys()
+    assert not any(event.provenance.degraded for event in events)
+    decided = Counter((event.job_id.split("-")[0], event.verdict.value) for event in events)
+    assert decided["genuine", "authentic"] > decided["genuine", "counterfeit"]
+    assert decided["forged", "counterfeit"] > decided["forged", "authentic"]
 
-    meanwhile = json.loads((tmp_path / "tried.json").read_text())
-    assert {line["version"]: line["state"] for line in meanwhile} == {2: "verified", 1: "current"}
-    lines = json.loads(stand.assay("engine", "list", NAME, "--json", env=stand.curator))
-    assert {line["version"]: line["state"] for line in lines} == {2: "retired", 1: "current"}
-    engine = read_draft(tmp_path / "work" / "built" / "engine").manifest
-    assert engine.precision == "int8"
-    assert {line["digest"] for line in lines} == {engine.onnx_sha256}
-    (shown,) = json.loads(stand.assay("engine", "show", NAME, "--version", "1", "--json", env=stand.curator))
-    assert [event["to"] for event in shown["events"]] == ["draft", "verified", "current", "previous", "current"]
-    assert {event["why"] for event in shown["events"]} == {"docs/engine-life.sh"}
-    assert shown["proven"] == "yes"
-    bounds = {bound["name"]: bound["found"] for bound in shown["proof"]["bounds"]}
-    assert bounds["verdict flips"] == 0
-    assert len(list((tmp_path / "plans").glob("openvino-*.plan"))) == 1
+
+def assert_never_mixed(life: Life) -> None:
+    """Every similarity that a verdict tells is one of its own space, and would be another one in any other."""
+    found = [tuple(None if value is None else float(str(value)) for value in row) for row in life.rows(SIMILARITIES)]
+    assert len(found) > 100
+    own = [abs((told or 0) - (best or 0)) for told, best, _ in found]
+    assert max(own) < 0.005
+    other = [abs(told - best) for told, _, best in found if told is not None and best is not None]
+    assert min(other) > 0.05

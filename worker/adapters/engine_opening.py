@@ -36,12 +36,12 @@ S3: Final = "s3://"
 OpenDatabase = Callable[[Settings], sqlalchemy.Engine]
 
 
-def open_encoder(settings: Settings, open_database: OpenDatabase) -> SessionEncoder:
+def open_encoder(settings: Settings, open_database: OpenDatabase, candidate: str = "") -> SessionEncoder:
     """Verify, load, warm and self-test the engines that the settings name; the database is asked only where there is a
     registry. Raises ConfigurationError, and ServiceUnavailable where the registry is away."""
     options = session_options(settings)
     try:
-        chosen = chosen_engines(settings, open_database)
+        chosen = chosen_engines(settings, open_database, candidate)
         return SessionEncoder(open_session(chosen, settings.engines.backend, options))
     except EngineRefused as refusal:
         raise ConfigurationError(f"engines in {place_of(settings)}: {refusal}") from refusal
@@ -65,16 +65,23 @@ def session_options(settings: Settings) -> SessionOptions:
     )
 
 
-def chosen_engines(settings: Settings, open_database: OpenDatabase) -> list[VerifiedEngine]:
-    """Each engine that the settings name, read once and verified. Raises EngineRefused, ConfigurationError."""
+def chosen_engines(settings: Settings, open_database: OpenDatabase, candidate: str = "") -> list[VerifiedEngine]:
+    """Each engine that the settings name, read once and verified; of the encoder `candidate` the newest that is
+    verified or canary. Raises EngineRefused, ConfigurationError."""
     engines = settings.engines
+    if candidate and (engines.registry is None or candidate not in engines.names):
+        fix = f"set engines.registry, and name one of {', '.join(engines.names)}"
+        raise ConfigurationError(f"there is no candidate {candidate} beside what serves: {fix}")
     if engines.registry is None:
         keys = trusted_keys(settings)
         return [read_engine(engines.models_dir or MODELS_DIR, name, keys) for name in engines.names]
     database = open_database(settings)
     try:
         registry = open_registry(settings, database)
-        found = registry.current(engines.names, this_machine(), chosen_backend(engines.backend))
+        machine, backend = this_machine(), chosen_backend(engines.backend)
+        found = registry.current([name for name in engines.names if name != candidate], machine, backend)
+        if candidate:
+            found.append(registry.candidate(candidate, machine, backend))
     finally:
         database.dispose()
     return [engine for _, engine in found]

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from engines.catalogue import EngineFiles, VerifiedEngine, verified_engine
+from engines.errors import EngineRefused, RefusalCode
 from engines.gate import refuse_unproven
 from engines.keyring import refuse_retiring
 from engines.lifecycle import State
@@ -16,6 +18,8 @@ from engines.runner import Backend
 from engines.signing import TrustedKeys
 from engines.store import EngineStore, opened
 from worker.adapters.engine_index import EngineIndex, Published, exempted
+
+_TO_VERIFY: Final = "publish one, and verify it: assay engine list tells what there is"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,16 @@ class EngineRegistry:
         """For each name the current variant that is most closely made for this machine, verified."""
         chosen = [self._current(name, machine, backend) for name in dict.fromkeys(names)]
         return [(one, self.read(one)) for one in chosen]
+
+    def candidate(self, name: str, machine: Machine, backend: Backend) -> tuple[Published, VerifiedEngine]:
+        """The newest variant that is verified or canary and for this machine, verified anew."""
+        offered = self.index.published(name, (State.VERIFIED, State.CANARY))
+        if not offered:
+            raise EngineRefused(RefusalCode.NOT_PUBLISHED, f"no engine {name} is verified or canary", _TO_VERIFY)
+        highest = max(one.variant.version for one in offered)
+        newest = [(one.manifest, one) for one in offered if one.variant.version == highest]
+        chosen = best(name, newest, machine, backend)[1]
+        return chosen, self.read(chosen)
 
     def _current(self, name: str, machine: Machine, backend: Backend) -> Published:
         offered = [(one.manifest, one) for one in self.index.published(name, (State.CURRENT,))]

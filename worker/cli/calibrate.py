@@ -52,6 +52,9 @@ def calibrate(
     reviewed: Annotated[
         bool, typer.Option("--reviewed", help="Add the tenant's reviewed jobs as labelled items.")
     ] = False,
+    candidate: Annotated[
+        str, typer.Option(help="Fit for the newest verified or canary engine of this name, not for the current one.")
+    ] = "",
     as_json: terminal.AsJson = False,
 ) -> None:
     """Fit the score calibration of the engines that run here on labelled items, and say what it keeps.
@@ -73,7 +76,7 @@ def calibrate(
         used = {item.category for item in items} & set(gallery.policy.profiles)
         chosen = {name: gallery.policy.profiles[name] for name in sorted(used)}
         profiles = with_budgets(chosen, alpha_accept=alpha_accept, alpha_reject=alpha_reject)
-        labelled = _evidence(settings, items, gallery)
+        labelled = _evidence(settings, items, gallery, candidate)
         calibration, report = _fit(labelled, profiles, seed, jitter)
         if out is not None:
             out.write_text(json.dumps(to_json(calibration), indent=1) + "\n", encoding="utf-8")
@@ -97,8 +100,10 @@ def _gallery(database: Engine, tenant: str, max_medoids: int) -> GallerySnapshot
         return PostgresGallery(database, max_medoids=max_medoids).snapshot(tenant)
 
 
-def _evidence(settings: Settings, items: Sequence[Item], gallery: GallerySnapshot) -> list[LabelledEvidence]:
-    encoder = open_encoder(settings)
+def _evidence(
+    settings: Settings, items: Sequence[Item], gallery: GallerySnapshot, candidate: str
+) -> list[LabelledEvidence]:
+    encoder = open_encoder(settings, candidate)
     try:
         found = collect(
             items,

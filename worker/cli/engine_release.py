@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Annotated, Any
 
 import typer
@@ -27,14 +28,23 @@ from worker.items import Item, read_items
 from worker.judgement_settings import JudgementSettings
 from worker.settings import Settings, load_settings
 
+JUDGED_EVERY_S = 1.0
 TESTS = ("test", "events", "of jobs", "rate", "harmless", "harmful", "log ratio", "passes at", "fails at", "outcome")
 
 
-def judge(as_json: terminal.AsJson = False) -> None:
+def judge(
+    wait_s: Annotated[
+        float, typer.Option("--wait", min=0.0, help="Judge every second until all are decided, for so many seconds.")
+    ] = 0.0,
+    as_json: terminal.AsJson = False,
+) -> None:
     """Judge the releases that run, and promote or take back what is decided. `assay watch` does so by itself."""
     settings = load_settings()
     with open_database(settings) as database:
-        judged = open_judging(settings, database).judge(datetime.now(UTC))
+        judging = open_judging(settings, database)
+        judged = judging.judge(datetime.now(UTC))
+        if wait_s:
+            judged = _decided_within(judging, judged, wait_s)
     if as_json:
         terminal.print_json([_as_json(one) for one in judged])
         return
@@ -111,6 +121,20 @@ def rule_of(chosen: JudgementSettings) -> JudgeRule:
         most_jobs=chosen.most_jobs,
         golden_needed=chosen.golden_needed,
     )
+
+
+def _decided_within(judging: ReleaseJudging, judged: Sequence[JudgedRelease], wait_s: float) -> list[JudgedRelease]:
+    """Each release as it was judged last, all of them ended, by this process or another. Raises AssayError when the
+    time is up before."""
+    last = {one.release.id: one for one in judged}
+    until = monotonic() + wait_s
+    while running := {one.id for one in judging.releases.running()} & last.keys():
+        if monotonic() >= until:
+            told = "; ".join(f"{last[one].release.name}: {last[one].judgement.why}" for one in running)
+            raise AssayError(f"not decided within {wait_s:g} s: {told}; send jobs, or wait longer with --wait")
+        sleep(JUDGED_EVERY_S)
+        last |= {one.release.id: one for one in judging.judge(datetime.now(UTC)) if one.release.id in last}
+    return list(last.values())
 
 
 def _labelled(items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:

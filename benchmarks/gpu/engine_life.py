@@ -1,0 +1,229 @@
+"""Section `engine-life`: docs/engine-life.sh with TensorRT plans under load, many swaps with the gap that they leave,
+fallback to the engine before and to the CPU, and the drill's table. `SIDE` is what the encoders look at, px."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.gpu.end_to_end import services
+from benchmarks.gpu.machine import memory_used_mb
+from benchmarks.gpu.record import Section
+from demo.stand import WorkerProcess
+from devstack import Addresses
+from schemas.codec import decode_verdict
+from schemas.verdict import VerdictEvent
+from tests.engine_life.encoders import FAMILY
+from tests.engine_life.running import Life, Load, new_life
+
+SIDE_PX: Final = 224
+ROUNDS: Final = 10
+WITHIN_S: Final = 120.0
+DID: Final = ("--by", "bench", "--why", "benchmarks.gpu.engine_life")
+RELEASES: Final = """
+SELECT state, extract(epoch FROM decided_at - started_at), decision->>'why'
+FROM assay.engine_releases ORDER BY started_at
+"""
+BUCKET: Final = re.compile(r'^assay_engine_swap_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
+SWAPS: Final = "assay_engine_swap_seconds"
+
+# `assay worker` that can open no engine on the backend REFUSED, as where a driver is gone.
+REFUSES: Final = """
+import os, sys
+from engines import catalogue
+from engines.errors import EngineRefused, RefusalCode
+open_real = catalogue.open_runner
+
+def refusing(engine, backend, *given, **more):
+    if catalogue.chosen_backend(backend) == os.environ["REFUSED"]:
+        raise EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, "planted", "take the plant away")
+    return open_real(engine, backend, *given, **more)
+
+catalogue.open_runner = refusing
+sys.argv = ["assay", "worker"]
+from worker.cli.main import main
+main()
+"""
+
+
+def engine_life_section(section: Section) -> None:
+    side = 64 if section.dry else int(os.environ.get("SIDE", SIDE_PX))
+    backend = "openvino" if section.dry else "tensorrt"
+    with services(section) as addresses, ExitStack() as closing:
+        measured = Measured(section=section, addresses=addresses, backend=backend, side=side, closing=closing)
+        measured.run()
+
+
+@dataclass(slots=True, kw_only=True)
+class Measured:
+    section: Section
+    addresses: Addresses
+    backend: str
+    side: int
+    closing: ExitStack
+    life: Life = field(init=False)
+
+    def run(self) -> None:
+        step = self.section.step
+        if step("prepare", 20, self.prepare) is None or step("life", 200, self.whole_life) is None:
+            return
+        step("swaps", 90, self.swaps)
+        step("fallback to the one before", 40, self.to_previous)
+        step("fallback to the CPU", 40, self.to_cpu)
+        step("drill", 60, self.drill)
+
+    def prepare(self) -> str:
+        folder = self.section.folder / "life"
+        folder.mkdir()
+        self.life = new_life(self.addresses, folder, side=self.side, settings={"ASSAY_ENGINES__BACKEND": self.backend})
+        return f"{self.side} px on {self.backend}"
+
+    def whole_life(self) -> dict[str, Any]:
+        """The script, with a worker and jobs beside it."""
+        life = self.life
+        with life.script(BACKEND=self.backend) as script:
+            life.wait_served(script)
+            with life.workers(1) as (worker,), life.jobs():
+                code = script.wait(max(self.section.left_s, 1.0))
+                told = {"swaps": swap_gaps(worker), "GPU MB": memory_used_mb()}
+        if code != 0:
+            raise RuntimeError(f"the script ended with {code}:\n{life.tail()}")
+        answered = self.answered()
+        builds = {path.parent.parent.name: _build(path) for path in sorted(life.folder.glob("work/*/built/build.json"))}
+        self.section.fact("builds", builds)
+        return {**told, "releases": self.releases(), "jobs": answered}
+
+    def answered(self) -> dict[str, Any]:
+        """How jobs were answered; starts no worker."""
+        events = self.events()
+        counted = Counter(event.job_id for event in events)
+        lost = {one.job_id for one in self.life.sent} | set(self.life.golden())
+        lost -= counted.keys()
+        engines = Counter(f"{e.digest[:12]} on {e.backend}" for event in events for e in event.provenance.engines)
+        twice = sum(n > 1 for n in counted.values())
+        self.section.fact("verdicts by engine", dict(engines))
+        return {"sent": len(self.life.sent), "answered": len(counted), "lost": len(lost), "twice": twice}
+
+    def events(self) -> list[VerdictEvent]:
+        expected = len(self.life.sent) + len(self.life.golden())
+        records = self.life.answers(expected)
+        return [decode_verdict(record.value or b"", record.headers) for record in records]
+
+    def releases(self) -> list[dict[str, Any]]:
+        rows = self.life.rows(RELEASES)
+        return [{"ended": state, "s": float(str(seconds)), "why": why} for state, seconds, why in rows]
+
+    def swaps(self) -> dict[str, Any]:
+        """A candidate comes and goes again and again under a steady load; how far verdicts lie apart then, and else."""
+        life = replace(self.life, load=Load(jobs=1, every_s=0.02, side=self.life.load.side))
+        first = len(life.sent)
+        with life.workers(1) as (worker,), life.jobs():
+            threading.Event().wait(5)
+            calm = len(life.sent)
+            for _ in range(2 if self.section.dry else ROUNDS):
+                self._turn(worker, "shadow", FAMILY, "--share", "50%")
+                self._turn(worker, "take-back", FAMILY)
+            told = swap_gaps(worker)
+        at = {event.job_id: event.judged_at.timestamp() for event in self.events()}
+        parts = {"without": life.sent[first:calm], "with swaps": life.sent[calm:]}
+        apart = {name: _apart([at[one.job_id] for one in jobs]) for name, jobs in parts.items()}
+        return {"swaps": told, "ms between verdicts": apart, "jobs": self.answered()}
+
+    def _turn(self, worker: WorkerProcess, *command: str) -> None:
+        before = line_ups(worker)
+        self.life.stand.assay("engine", *command, *DID, env=self.life.stand.curator)
+        until = monotonic() + WITHIN_S
+        while line_ups(worker) == before:
+            if monotonic() > until:
+                raise RuntimeError(f"no line-up after {command}:\n{worker.log_tail()}")
+            threading.Event().wait(0.05)
+
+    def to_previous(self) -> dict[str, Any]:
+        """The current engine's file is cut short: a worker that starts serves the one before."""
+        stand = self.life.stand
+        stand.assay("engine", "promote", FAMILY, "--without-report", "a drill", *DID, env=stand.curator)
+        (row,) = self.life.rows("SELECT id FROM assay.engines WHERE state = 'current'")
+        model = self.life.folder / "registry" / str(row[0]) / "model.onnx"
+        whole = model.read_bytes()
+        model.write_bytes(whole[: len(whole) // 2])
+        try:
+            return self._degraded(stand.worker("previous"))
+        finally:
+            model.write_bytes(whole)
+
+    def to_cpu(self) -> dict[str, Any]:
+        """No engine opens on the usual backend: a worker that starts serves on the CPU's other one."""
+        given = {**self.life.stand.environment, "REFUSED": self.backend, "ASSAY_KAFKA__INSTANCE": "cpu"}
+        log = self.life.stand.folder / "cpu.log"
+        return self._degraded(WorkerProcess.start(given, log, ("-c", REFUSES)))
+
+    def _degraded(self, worker: WorkerProcess) -> dict[str, Any]:
+        """What answers jobs meanwhile, and how long it took to be ready. Ends the worker."""
+        began, first = monotonic(), len(self.life.sent)
+        try:
+            worker.wait_ready()
+            ready_s = monotonic() - began
+            with self.life.jobs():
+                threading.Event().wait(3)
+            late = {one.job_id for one in self.life.sent[first:]}
+            events = [event for event in self.events() if event.job_id in late]
+        finally:
+            worker.stop()
+        serving = Counter(f"{e.digest[:12]} on {e.backend}" for event in events for e in event.provenance.engines)
+        degraded = sum(event.provenance.degraded for event in events)
+        return {"ready s": round(ready_s, 2), "jobs": len(late), "degraded": degraded, "engines": dict(serving)}
+
+    def drill(self) -> list[dict[str, Any]]:
+        command = ("engine", "drill", "--json", "--name", FAMILY)
+        told: dict[str, Any] = json.loads(self.life.stand.assay(*command, timeout_s=max(self.section.left_s, 1.0)))
+        if not told["as_expected"]:
+            raise RuntimeError(f"not all as expected: {told['cases']}")
+        cases: list[dict[str, Any]] = told["cases"]
+        return cases
+
+
+def swap_gaps(worker: WorkerProcess) -> dict[str, float]:
+    """For how long swaps kept batches waiting, from a worker's histogram: `p99 ms` is the bound of its bucket."""
+    page = worker.get("/metrics")
+    total, seconds = (float(_value(page, f"{SWAPS}_{part}")) for part in ("count", "sum"))
+    bounds = [(float(bound), float(count)) for bound, count in BUCKET.findall(page)]
+    p99 = next((bound for bound, count in bounds if count >= 0.99 * total), float("inf"))
+    return {"swaps": total, "mean ms": round(1e3 * seconds / total, 3) if total else 0.0, "p99 ms": 1e3 * p99}
+
+
+def line_ups(worker: WorkerProcess) -> int:
+    """How often a worker told what it serves with."""
+    return worker.log.read_bytes()[worker.skip :].count(b'"engines_serve"')
+
+
+def _value(page: str, name: str) -> str:
+    found = re.search(rf"^{name} (\S+)$", page, re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"the worker tells no {name}")
+    return found[1]
+
+
+def _apart(times: Sequence[float]) -> dict[str, float]:
+    """Distances between neighbours, ms."""
+    gaps = 1e3 * np.diff(np.sort(np.array(times)))
+    if not len(gaps):
+        return {}
+    return {"median": float(np.median(gaps)), "p99": float(np.percentile(gaps, 99)), "most": float(gaps.max())}
+
+
+def _build(path: Path) -> Mapping[str, Any]:
+    """The race: what was taken, and each plan's parity and rate."""
+    told = json.loads(path.read_text())
+    kept = ("draft", "plan", "rates", "cosines", "build_s", "load_s", "plan_bytes", "why")
+    return {"winner": told["winner"], "raced": [{key: line.get(key) for key in kept} for line in told["raced"]]}
