@@ -34,7 +34,7 @@ test: ## Run every test but those of make engine-life, make faults and make chao
 engine-life: ## Take engines through their whole life on real workers under load: made, swapped, tried, promoted, taken back
 	@python=$$(scripts/setup.sh dev services); exec "$$python" -X faulthandler -m pytest $(ENGINES) $(ARGS)
 
-ENGINES := $(addprefix tests/acceptance/test_engine_,life.py swap_process.py trial_process.py crash_process.py)
+ENGINES := $(addprefix tests/acceptance/test_engine_,life.py space_process.py swap_process.py trial_process.py crash_process.py)
 
 faults: ## Cut, delay and lose what goes to Kafka, and stop workers for seconds; minutes, and not yet steady on a busy machine
 	@python=$$(scripts/setup.sh dev services); exec "$$python" -m pytest $(FAULTS) $(ARGS)

@@ -42,7 +42,7 @@ made() { # FOLDER FP32 [OPTIONS of quantize]
 name = "$name"
 fp32 = "$2"
 backend = "$backend"
-batches = [1, 8]
+batches = [${BATCHES:-1, 8}]
 [[candidates]]
 draft = "int8"
 report = "evaluation/evaluation.json"

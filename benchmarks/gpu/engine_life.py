@@ -92,7 +92,7 @@ class Measured:
     def whole_life(self) -> dict[str, Any]:
         """The script, with a worker and jobs beside it."""
         life = self.life
-        with life.script(BACKEND=self.backend) as script:
+        with life.script(BACKEND=self.backend, BATCHES="1, 8, 32") as script:
             life.wait_served(script)
             with life.workers(1) as (worker,), life.jobs():
                 code = script.wait(max(self.section.left_s, 1.0))
@@ -126,6 +126,7 @@ class Measured:
 
     def swaps(self) -> dict[str, Any]:
         """A candidate comes and goes again and again under a steady load; how far verdicts lie apart then, and else."""
+        self._publish()
         life = replace(self.life, load=Load(jobs=1, every_s=0.02, side=self.life.load.side))
         first = len(life.sent)
         with life.workers(1) as (worker,), life.jobs():
@@ -140,6 +141,13 @@ class Measured:
         apart = {name: _apart([at[one.job_id] for one in jobs]) for name, jobs in parts.items()}
         return {"swaps": told, "ms between verdicts": apart, "jobs": self.answered()}
 
+    def _publish(self) -> None:
+        """The first engine once more, as the newest version: what was current before it never comes back."""
+        built, stand = self.life.folder / "work" / "first" / "built", self.life.stand
+        signed = ("--key", str(self.life.folder / "work" / "curator.pem"), "--report", str(built / "evaluation.json"))
+        stand.assay("engine", "publish", str(built / "engine"), FAMILY, *signed, *DID, env=stand.curator)
+        stand.assay("engine", "verify", FAMILY, "--backend", self.backend, *DID, env=stand.curator)
+
     def _turn(self, worker: WorkerProcess, *command: str) -> None:
         before = line_ups(worker)
         self.life.stand.assay("engine", *command, *DID, env=self.life.stand.curator)
@@ -152,7 +160,7 @@ class Measured:
     def to_previous(self) -> dict[str, Any]:
         """The current engine's file is cut short: a worker that starts serves the one before."""
         stand = self.life.stand
-        stand.assay("engine", "promote", FAMILY, "--without-report", "a drill", *DID, env=stand.curator)
+        stand.assay("engine", "promote", FAMILY, *DID, env=stand.curator)
         (row,) = self.life.rows("SELECT id FROM assay.engines WHERE state = 'current'")
         model = self.life.folder / "registry" / str(row[0]) / "model.onnx"
         whole = model.read_bytes()

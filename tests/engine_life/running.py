@@ -48,7 +48,7 @@ SOON = {
 class Load:
     """`jobs` new ones every `every_s`, of genuine and forged goods in turn; their photographs are of `side` px."""
 
-    jobs: int = 4
+    jobs: int = 2
     every_s: float = 0.5
     side: int = SIDE_PX * 3 // 2
 

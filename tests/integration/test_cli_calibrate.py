@@ -107,5 +107,7 @@ def test_what_cannot_be_fitted_is_one_line(assay: Assay, goods: Path) -> None:
     same = assay("calibrate", goods / "references", "--tenant", "acme")
     assert isinstance(same.exception, AssayError)
     assert "both classes are needed" in str(same.exception)
+    alone = assay("calibrate", goods / "labelled", "--tenant", "acme", "--candidate", "resnet18")
+    assert "no candidate resnet18 beside what serves: set engines.registry" in str(alone.exception)
     nobody = assay("calibrate", goods / "labelled", "--tenant", "acme", "--publish")
     assert "--by NAME" in str(nobody.exception)

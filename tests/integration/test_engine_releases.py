@@ -428,6 +428,27 @@ class TestCommands:
         assert json.loads(assay("release", NAME, "--json").stdout)["decision"]["by"] == JUDGE
         assert json.loads(assay("judge", "--json").stdout) == []
 
+    def test_who_waits_hears_the_decision_whoever_made_it_or_what_is_open(
+        self, place: Place, release: UUID, assay: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(engine_release, "JUDGED_EVERY_S", 0.01)
+        late = str(assay("judge", "--wait", "0.02").exception)
+        assert "not decided within 0.02 s: resnet18: after 0 of at most 5000 jobs these are open" in late
+        monkeypatch.setattr(engine_release, "sleep", lambda _: place.compare(release, 700))
+        (judged,) = json.loads(assay("judge", "--wait", "60", "--json").stdout)
+        assert (judged["ended"], judged["decision"], judged["state"]) == (True, "promoted", "promoted")
+
+        (current,) = [one.id for one in place.index.published(NAME) if one.state == "current"]
+        place.start(place.publish(3, "verify", "canary"), current)
+        held = CHANGE.format("""state = 'held', decision = '{"why": "by hand"}' WHERE state = 'running'""")
+
+        def others_decide(_: float) -> None:
+            place.run("assay_curator", held)
+
+        monkeypatch.setattr(engine_release, "sleep", others_decide)
+        (judged,) = json.loads(assay("judge", "--wait", "60", "--json").stdout)
+        assert (judged["ended"], judged["decision"], judged["why"]) == (True, "held", "by hand")
+
     def test_a_name_without_a_release_is_said(self, assay: Callable[..., Result]) -> None:
         assert "was ever released" in str(assay("release", "other").exception)
 

@@ -15,6 +15,7 @@ from sqlalchemy import make_url, text
 from typer.testing import CliRunner, Result
 
 from engines.catalogue import EngineFiles
+from engines.errors import EngineRefused
 from engines.export import ExportedEngine
 from engines.keyring import read_keys
 from engines.machine import this_machine
@@ -27,6 +28,7 @@ from worker.adapters.alarm_outbox import Outbox
 from worker.adapters.database import connect
 from worker.adapters.engine_failures import EngineFailures
 from worker.adapters.engine_index import EngineIndex
+from worker.adapters.engine_opening import chosen_engines
 from worker.adapters.engine_registry import EngineRegistry
 from worker.adapters.engine_wanted import Wanted, read_wanted
 from worker.adapters.references import NewItem, NewReference, ReferenceStore
@@ -35,7 +37,8 @@ from worker.cli.main import app
 from worker.core.evidence import ViewProbe
 from worker.core.fallback import Failure, FailureKind
 from worker.core.policy import CategoryProfile
-from worker.errors import AssayError
+from worker.errors import AssayError, ConfigurationError
+from worker.settings import load_settings
 
 NAME = "resnet18"
 DID = {"by": "ada", "why": "a test"}
@@ -240,3 +243,22 @@ def test_a_share_is_written_either_way(text_: str, share: float) -> None:
 def test_what_is_no_share_is_refused(text_: str) -> None:
     with pytest.raises(AssayError, match="write it as 5%"):
         share_of(text_)
+
+
+def test_a_score_calibration_is_fitted_with_the_newest_candidate_in_the_place_of_what_serves(
+    deployment: Deployment, engine: Callable[..., Result]
+) -> None:
+    def opened(candidate: str) -> int | None:
+        (found,) = chosen_engines(load_settings(), lambda _: connect(deployment.curator_url), candidate)
+        return found.manifest.release.version if found.manifest.release else None
+
+    done(engine("promote", NAME, "--version", "1"))
+    assert (opened(""), opened(NAME)) == (1, 3)
+    done(engine("canary", NAME, "--version", "3"))
+    assert opened(NAME) == 3
+    for version in (2, 3):
+        done(engine("promote", NAME, "--version", str(version)))
+    with pytest.raises(EngineRefused, match="no engine resnet18 is verified or canary"):
+        opened(NAME)
+    with pytest.raises(ConfigurationError, match="name one of resnet18"):
+        opened("other")

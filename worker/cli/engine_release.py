@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -134,7 +135,8 @@ def _decided_within(judging: ReleaseJudging, judged: Sequence[JudgedRelease], wa
             raise AssayError(f"not decided within {wait_s:g} s: {told}; send jobs, or wait longer with --wait")
         sleep(JUDGED_EVERY_S)
         last |= {one.release.id: one for one in judging.judge(datetime.now(UTC)) if one.release.id in last}
-    return list(last.values())
+    now = {one.id: one for judged_one in last.values() for one in judging.releases.of(judged_one.release.name)}
+    return [replace(one, release=now[one.release.id]) for one in last.values()]
 
 
 def _labelled(items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
@@ -152,12 +154,17 @@ def _row(one: JudgedRelease) -> tuple[object, ...]:
 
 def _as_json(one: JudgedRelease) -> dict[str, object]:
     decision, why = _decided(one)
-    return {**_facts(one.release), "ended": one.ending is not None, "decision": decision, "why": why,
+    ended = one.ending is not None or one.release.decision is not None
+    return {**_facts(one.release), "ended": ended, "decision": decision, "why": why,
             "judgement": one.judgement.to_json()}  # fmt: skip
 
 
 def _decided(one: JudgedRelease) -> tuple[str, str]:
-    return (one.judgement.decision, one.judgement.why) if one.ending is None else (one.ending.state, one.ending.why)
+    if one.ending is not None:
+        return one.ending.state, one.ending.why
+    if one.release.decision is not None:  # by somebody else, meanwhile
+        return one.release.state, str(one.release.decision["why"])
+    return one.judgement.decision, one.judgement.why
 
 
 def _facts(one: EngineRelease) -> dict[str, object]:
