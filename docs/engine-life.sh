@@ -89,7 +89,7 @@ assay enroll "$goods/references" --tenant "$tenant" --profiles "$goods/profiles.
 calibrated
 
 # A better one, of the same weights.
-made "$work/second" "$work/fp32" --method entropy
+made "$work/second" "$work/fp32" --method percentile
 proven "$work/second"
 calibrated --candidate "$name"
 tried promoted

@@ -17,19 +17,21 @@ VIEW = "logo"
 SKUS = 6
 ALPHA = 0.02
 PROFILES = f'[{CATEGORY}]\nalpha_accept = {ALPHA}\nalpha_reject = {ALPHA}\n[[{CATEGORY}.views]]\nview = "{VIEW}"\n'
+WEAR = 1.5  # far more than INT8 departs from FP32: few verdicts lie so near to a bound that they change
 PALE = 0.25  # of the contrast of what jobs bring: photographs through fog
 # Specimens are numbered; what one group of them is for, no other holds.
 REFERENCES, LABELLED, GOLDEN, JOBS = range(2000, 2005), 1000, 3000, 10_000
 
 
-def drawn(sku: int, specimen: int, *, forged: bool = False, side: int = SIDE) -> Image.Image:
+def drawn(sku: int, specimen: int, *, forged: bool = False, side: int = SIDE, wear: float = 1.0) -> Image.Image:
+    """`wear`: how far specimens of a SKU lie apart."""
     own, worn = np.random.default_rng([1, sku]), np.random.default_rng([2, sku, specimen, forged])
     low, high = own.integers(0, 256, 3), own.integers(0, 256, 3)
     ramp = np.linspace(0, 1, side)[:, None, None] * np.ones((1, side, 1))
     image = Image.fromarray(
         (low + (high - low) * ramp + worn.normal(0, 3, (side, side, 3))).clip(0, 255).astype(np.uint8)
     )
-    pen, moved = ImageDraw.Draw(image), side / SIDE
+    pen, moved, shade = ImageDraw.Draw(image), wear * side / SIDE, round(8 * wear)
     shapes = np.random.default_rng([3, sku, specimen]) if forged else own
     for number in range(6):
         x, y, radius = (
@@ -38,16 +40,18 @@ def drawn(sku: int, specimen: int, *, forged: bool = False, side: int = SIDE) ->
             shapes.uniform(0.05, 0.25) * side,
         )
         x, y = x + worn.normal(0, moved), y + worn.normal(0, moved)
-        colour = tuple(int(v) for v in np.clip(shapes.integers(0, 256, 3) + worn.integers(-8, 9, 3), 0, 255))
+        colour = tuple(
+            int(v) for v in np.clip(shapes.integers(0, 256, 3) + worn.integers(-shade, shade + 1, 3), 0, 255)
+        )
         box = (x - radius, y - radius / (1 + number % 2), x + radius, y + radius / (1 + number % 2))
         (pen.ellipse if number % 3 else pen.rectangle)(box, fill=colour)
     return image
 
 
 def photograph(sku: int, specimen: int, *, forged: bool = False, side: int = SIDE) -> bytes:
-    """A JPEG; the same arguments make the same bytes."""
+    """A JPEG of a worn item; the same arguments make the same bytes."""
     out = io.BytesIO()
-    drawn(sku, specimen, forged=forged, side=side).save(out, "JPEG", quality=95)
+    drawn(sku, specimen, forged=forged, side=side, wear=WEAR).save(out, "JPEG", quality=95)
     return out.getvalue()
 
 
@@ -61,7 +65,8 @@ def write_goods(folder: Path, side: int) -> None:
     for name, contrast in (("photographs", 1.0), ("unlike", PALE)):
         (folder / name).mkdir()
         for sku, specimen in ((sku, specimen) for sku in range(10) for specimen in range(10)):
-            image = ImageEnhance.Contrast(drawn(sku, specimen, side=side)).enhance(contrast)
+            image = drawn(sku, specimen, forged=specimen % 2 == 1, side=side, wear=WEAR)  # forgeries too, as jobs are
+            image = ImageEnhance.Contrast(image).enhance(contrast)
             image.save(folder / name / f"{sku}-{specimen}.jpg", quality=95)
     for sku, specimen in ((sku, specimen) for sku in range(SKUS) for specimen in REFERENCES):
         place = folder / "references" / sku_of(sku) / str(specimen)
