@@ -94,18 +94,19 @@ class Measured:
         life = self.life
         with life.script(BACKEND=self.backend, BATCHES="1, 8, 32") as script:
             life.wait_served(script)
-            with life.workers(1) as (worker,), life.jobs():
-                code = script.wait(max(self.section.left_s, 1.0))
-                told = {"swaps": swap_gaps(worker), "GPU MB": memory_used_mb()}
-        if code != 0:
-            raise RuntimeError(f"the script ended with {code}:\n{life.tail()}")
-        answered = self.answered()
+            with life.workers(1) as (worker,):
+                with life.jobs():
+                    code = script.wait(max(self.section.left_s, 1.0))
+                    told = {"swaps": swap_gaps(worker.get("/metrics")), "GPU MB": memory_used_mb()}
+                if code != 0:
+                    raise RuntimeError(f"the script ended with {code}:\n{life.tail()}")
+                answered = self.answered()
         builds = {path.parent.parent.name: _build(path) for path in sorted(life.folder.glob("work/*/built/build.json"))}
         self.section.fact("builds", builds)
         return {**told, "releases": self.releases(), "jobs": answered}
 
     def answered(self) -> dict[str, Any]:
-        """How jobs were answered; starts no worker."""
+        """How jobs were answered, so far: a worker must be there for those that are not."""
         events = self.events()
         counted = Counter(event.job_id for event in events)
         lost = {one.job_id for one in self.life.sent} | set(self.life.golden())
@@ -129,17 +130,20 @@ class Measured:
         self._publish()
         life = replace(self.life, load=Load(jobs=1, every_s=0.02, side=self.life.load.side))
         first = len(life.sent)
-        with life.workers(1) as (worker,), life.jobs():
-            threading.Event().wait(5)
-            calm = len(life.sent)
-            for _ in range(2 if self.section.dry else ROUNDS):
-                self._turn(worker, "shadow", FAMILY, "--share", "50%")
-                self._turn(worker, "take-back", FAMILY)
-            told = swap_gaps(worker)
+        with life.workers(1) as (worker,):
+            with life.jobs():
+                threading.Event().wait(5)
+                calm = len(life.sent)
+                for _ in range(2 if self.section.dry else ROUNDS):
+                    self._turn(worker, "shadow", FAMILY, "--share", "50%")
+                    self._turn(worker, "take-back", FAMILY)
+                told = swap_gaps(worker.get("/metrics"))
+            answered = self.answered()
+        self.section.find("G20-swap", told["p99 ms"], f"the bound of its bucket; {told['swaps']:.0f} swaps, {told}")
         at = {event.job_id: event.judged_at.timestamp() for event in self.events()}
         parts = {"without": life.sent[first:calm], "with swaps": life.sent[calm:]}
         apart = {name: _apart([at[one.job_id] for one in jobs]) for name, jobs in parts.items()}
-        return {"swaps": told, "ms between verdicts": apart, "jobs": self.answered()}
+        return {"swaps": told, "ms between verdicts": apart, "jobs": answered}
 
     def _publish(self) -> None:
         """The first engine once more, as the newest version: what was current before it never comes back."""
@@ -201,9 +205,8 @@ class Measured:
         return cases
 
 
-def swap_gaps(worker: WorkerProcess) -> dict[str, float]:
-    """For how long swaps kept batches waiting, from a worker's histogram: `p99 ms` is the bound of its bucket."""
-    page = worker.get("/metrics")
+def swap_gaps(page: str) -> dict[str, float]:
+    """For how long swaps kept batches waiting, from a worker's metrics: `p99 ms` is the bound of its bucket."""
     total, seconds = (float(_value(page, f"{SWAPS}_{part}")) for part in ("count", "sum"))
     bounds = [(float(bound), float(count)) for bound, count in BUCKET.findall(page)]
     p99 = next((bound for bound, count in bounds if count >= 0.99 * total), float("inf"))

@@ -57,6 +57,7 @@ GOALS: Final = {
     "G19-size": _at_most("ResNet-50 INT8 graph / FP32 graph, bytes", 0.30, unit="x"),
     "G19-runtime": _at_most("libraries that a worker loads without the builder", 100.0, unit="MB"),
     "G20": _at_most("cold start: process start to first verdict, plan cached", 3.0, unit="s"),
+    "G20-swap": _at_most("hot swap: for how long batches wait, P99", 50.0, unit="ms"),
     "G22-a": _at_least("end to end / Pillow + torch.compile + simple consumer, ResNet-50", 15.0),
     "G22-b-resnet": _at_least("end to end / nvJPEG + torch.compile one after another, ResNet-50", 1.8),
     "G22-b-vit": _at_least("end to end / nvJPEG + torch.compile one after another, ViT-B/16", 1.2),

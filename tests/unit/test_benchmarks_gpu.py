@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from prometheus_client import generate_latest
 
 from benchmarks.gpu import report
+from benchmarks.gpu.engine_life import swap_gaps
 from benchmarks.gpu.engine_race import engines_section
 from benchmarks.gpu.executing import device_images
 from benchmarks.gpu.goals import GOALS, finding
@@ -22,6 +24,7 @@ from benchmarks.gpu.plots import bars, draw
 from benchmarks.gpu.record import Section, record_path
 from engines.architectures import architecture_of, seeded_weights
 from engines.recipes import device_graph
+from worker.observe import Meter
 
 
 def section(folder: Path, budget_s: float = 100.0) -> Section:
@@ -73,6 +76,15 @@ def test_records_of_this_source_become_one_table(tmp_path: Path) -> None:
     assert content["G4"]["value"] is None
     assert list(content["sections"]) == ["first"]
     assert set(GOALS) < set(content)
+
+
+def test_the_gap_of_swaps_is_read_from_a_workers_metrics() -> None:
+    meter = Meter()
+    assert swap_gaps(generate_latest(meter.registry).decode()) == {"swaps": 0.0, "mean ms": 0.0, "p99 ms": 1.0}
+    for seconds in (*[0.0004] * 98, 0.02, 0.02):
+        meter.swaps.observe(seconds)
+    told = swap_gaps(generate_latest(meter.registry).decode())
+    assert told == {"swaps": 100.0, "mean ms": 0.792, "p99 ms": 25.0}
 
 
 def test_a_failed_step_makes_the_command_fail(tmp_path: Path) -> None:
