@@ -12,7 +12,7 @@
 #   golden.jsonl                labelled items that are sent as golden jobs
 # WORK is a folder for what is made. The registry and the services are those that the settings name, the database as
 # assay_curator. Workers and jobs are not this script's: start them once the first engine serves, for candidates are
-# judged on jobs. NAME's engines are found in docs/engines.md, judgement and spaces in docs/engines-release.md.
+# judged on jobs. docs/engines.md explains the commands, docs/engines-release.md judgement and embedding spaces.
 set -euo pipefail
 name=$1 goods=$2 work=$(mkdir -p "$3" && cd "$3" && pwd)
 : "${ASSAY_DATABASE__URL:?}" "${ASSAY_ENGINES__REGISTRY:?}" "${ASSAY_ENGINES__KEYS_DIR:?}"

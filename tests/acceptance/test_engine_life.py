@@ -104,10 +104,10 @@ def assert_served(life: Life, events: list[VerdictEvent]) -> None:
 
 
 def assert_never_mixed(life: Life) -> None:
-    """Every similarity that a verdict tells is one of its own space, and would be another one in any other."""
+    """Every similarity that a verdict tells is one of its own space, and hardly any would be the same in another."""
     found = [tuple(None if value is None else float(str(value)) for value in row) for row in life.rows(SIMILARITIES)]
     assert len(found) > 100
     own = [abs((told or 0) - (best or 0)) for told, best, _ in found]
     assert max(own) < 0.005
     other = [abs(told - best) for told, _, best in found if told is not None and best is not None]
-    assert min(other) > 0.05
+    assert sum(apart > 0.05 for apart in other) > 0.95 * len(found)
