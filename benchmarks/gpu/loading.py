@@ -222,7 +222,7 @@ class GilSampler:
 
     def __init__(self, pid: int, out: Path) -> None:
         self._out = out
-        program = _py_spy()
+        program = py_spy()
         arguments = ("record", "--gil", "--nonblocking", "-f", "raw", "-r", str(self.RATE), "-d", str(GIL_S))
         command = [program or "true", *arguments, "-p", str(pid), "-o", str(out)]
         self._missing = program is None
@@ -239,6 +239,6 @@ class GilSampler:
         return sum(counts) / (self.RATE * GIL_S)
 
 
-def _py_spy() -> str | None:
+def py_spy() -> str | None:
     beside = [Path(place) / "bin" / "py-spy" for place in sys.path if place]
     return shutil.which("py-spy") or next((str(path) for path in beside if path.exists()), None)

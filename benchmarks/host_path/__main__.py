@@ -1,0 +1,166 @@
+"""`python -m benchmarks.host_path`: what a job costs on the host beside a GPU, without one.
+
+The real worker between real Kafka and PostgreSQL; the device's libraries are hollow (hollow.py here), so
+that Python is all that binds. Six JPEGs of 1,024 px and 160 KB a job, by URI. py-spy tells who holds the lock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.gpu.loading import Heard, read
+from benchmarks.host import ROOT, host_facts
+from benchmarks.host_path.answers import Likeness
+from benchmarks.host_path.deployment import HostDeployment, deployed
+from benchmarks.host_path.held import Sampler, Samples
+from benchmarks.host_path.worker import LIKENESS
+from benchmarks.watching import processor_s
+from demo.stand import WorkerProcess
+from devstack import Devstack
+from worker.adapters.kafka_follower import KafkaFollower
+from worker.observe import configure_logs
+
+FOLDER: Final = ROOT / ".cache" / "bench"
+PILOT_JOBS: Final = 1000
+RAMP_JOBS: Final = 100
+STEP_JOBS: Final = 10
+TOP: Final = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Of one run. Rates are jobs a second while nothing was sampled; `held_us` and `running_us` are microseconds a job
+    of holding the lock, and of running at all."""
+
+    likeness: str
+    jobs_per_s: float
+    worker_cpu_us: float
+    held_us: float
+    held_by_thread: dict[str, float]
+    held_by_function: dict[str, float]
+    running_by_thread: dict[str, float]
+    verdicts: dict[str, int]
+    reasons: dict[str, int]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.host_path", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=10, help="of each of the two samplings")
+    parser.add_argument("--likeness", choices=("near", "far"), nargs="*", default=["near", "far"])
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out" / "host_path.json")
+    given = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    configure_logs(level="warning", form="console")
+    stack = Devstack(FOLDER / "host-stack", report=lambda line: console.print(line, highlight=False))
+    with stack.session() as addresses:
+        place = deployed(addresses, FOLDER / "host")
+        costs = [_cost(place, likeness, given.seconds) for likeness in given.likeness]
+    stack.reset()
+    for cost in costs:
+        _show(console, cost)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    told = {cost.likeness: {name: getattr(cost, name) for name in Cost.__slots__} for cost in costs}
+    given.out.write_text(json.dumps({**told, "host": host_facts()}, indent=1) + "\n")
+    return 0
+
+
+def _cost(place: HostDeployment, likeness: Likeness, seconds: int) -> Cost:
+    """Raises RunFailed."""
+    kafka = place.settings.kafka
+    with KafkaFollower(kafka.client_config(), [kafka.topics.results, kafka.topics.dlq]) as follower:
+        environment = {**place.stand.environment, LIKENESS: likeness, "ASSAY_KAFKA__INSTANCE": "bench-0"}
+        log = place.stand.folder / f"{likeness}.log"
+        worker = WorkerProcess.start(environment, log, ("-m", "benchmarks.host_path.worker"))
+        try:
+            return _watched(place, worker, Heard(worker, follower), likeness, seconds)
+        finally:
+            worker.stop()
+
+
+def _watched(place: HostDeployment, worker: WorkerProcess, heard: Heard, likeness: str, seconds: int) -> Cost:
+    """A pilot tells how many jobs have to lie in the topic."""
+    name = f"{likeness}-{time.time_ns()}"
+    place.fill(PILOT_JOBS, f"{name}-pilot")
+    began_s = heard.until(PILOT_JOBS // 2)
+    pilot = PILOT_JOBS / 2 / (heard.until(PILOT_JOBS) - began_s)
+    jobs = PILOT_JOBS + RAMP_JOBS + int(pilot * 5 * seconds)
+    place.fill(jobs - PILOT_JOBS, name)
+    heard.until(PILOT_JOBS + RAMP_JOBS)
+    process = psutil.Process(worker.process.pid)
+    cpu_s = processor_s(process)
+    plain = _rated(heard, seconds)
+    cpu_s = processor_s(process) - cpu_s
+    held, held_rate = _sampled(worker, heard, seconds, gil=True)
+    running, running_rate = _sampled(worker, heard, seconds, gil=False)
+    heard.until(jobs)
+    verdicts, reasons = read(heard.kept)
+    return Cost(
+        likeness=likeness,
+        jobs_per_s=plain.jobs_per_s,
+        worker_cpu_us=cpu_s / plain.jobs * 1e6,
+        held_us=held.share / held_rate * 1e6,
+        held_by_thread=_each(held.by_thread(), held_rate),
+        held_by_function=dict(list(_each(held.by_function(), held_rate).items())[:TOP]),
+        running_by_thread=_each(running.by_thread(), running_rate),
+        verdicts=verdicts,
+        reasons=reasons,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rated:
+    jobs: int
+    jobs_per_s: float
+
+
+def _rated(heard: Heard, seconds: float) -> Rated:
+    """How fast answers come, for some seconds. Raises RunFailed."""
+    first, began_s = heard.count, time.monotonic()
+    while time.monotonic() - began_s < seconds:
+        heard.until(heard.count + STEP_JOBS)
+    jobs = heard.count - first
+    return Rated(jobs=jobs, jobs_per_s=jobs / (time.monotonic() - began_s))
+
+
+def _sampled(worker: WorkerProcess, heard: Heard, seconds: int, *, gil: bool) -> tuple[Samples, float]:
+    """Samples, and the rate meanwhile."""
+    out = worker.log.with_suffix(".gil" if gil else ".running")
+    sampler = Sampler(worker.process.pid, out, seconds, gil=gil)
+    rated = _rated(heard, seconds)
+    return sampler.result(), rated.jobs_per_s
+
+
+def _each(shares: Mapping[str, float], rate: float) -> dict[str, float]:
+    """Microseconds a job."""
+    return {name: round(share / rate * 1e6, 1) for name, share in shares.items()}
+
+
+def _show(console: Console, cost: Cost) -> None:
+    console.print(
+        f"{cost.likeness}: {cost.jobs_per_s:.0f} jobs/s; a job takes {cost.worker_cpu_us:.0f} us of the worker's CPU "
+        f"time, and holds the lock for {cost.held_us:.0f} us; {cost.verdicts}"
+    )
+    for title, spent in (
+        ("holding the lock, by thread", cost.held_by_thread),
+        ("holding the lock, by function", cost.held_by_function),
+        ("running, by thread", cost.running_by_thread),
+    ):
+        table = Table("us a job", title, title=None)
+        for name, us in spent.items():
+            table.add_row(f"{us:.0f}", name)
+        console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""What holds the interpreter's lock: py-spy's samples of a process, by stage and by function."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.gpu.loading import py_spy
+from benchmarks.worker_run import RunFailed
+
+RATE: Final = 250
+OURS: Final = ("worker/", "engines/", "schemas/", "migrations/")
+_FRAME: Final = re.compile(r"(.+) \((.+?)(?::\d+)?\)$")
+_THREAD: Final = re.compile(r"thread \(0x[0-9a-fA-F]+\)|thread \(\d+\)")
+_NUMBERED: Final = re.compile(r"[-_]\d+$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """`count` over `seconds`; `stacks` of (thread, frames outermost first), each frame as (function, file)."""
+
+    seconds: float
+    stacks: tuple[tuple[str, tuple[tuple[str, str], ...], int], ...]
+
+    @property
+    def share(self) -> float:
+        """Of the time, over all threads."""
+        return sum(count for _, _, count in self.stacks) / (RATE * self.seconds)
+
+    def by_thread(self) -> Mapping[str, float]:
+        """Share of the time by thread, pools as one."""
+        return self._summed(thread for thread, _, _ in self.stacks)
+
+    def by_function(self) -> Mapping[str, float]:
+        """Share of the time by the innermost function of ours."""
+        return self._summed(_innermost(frames) for _, frames, _ in self.stacks)
+
+    def _summed(self, names: Iterator[str]) -> Mapping[str, float]:
+        sums: Counter[str] = Counter()
+        for name, (_, _, count) in zip(names, self.stacks, strict=True):
+            sums[name] += count
+        return {name: count / (RATE * self.seconds) for name, count in sums.most_common()}
+
+
+class Sampler:
+    """py-spy over a process for some seconds; `gil`: only threads that hold the lock, else all that run."""
+
+    def __init__(self, pid: int, out: Path, seconds: int, *, gil: bool) -> None:
+        program = py_spy()
+        if program is None:
+            raise RunFailed("py-spy is not installed: pip install py-spy")
+        self._out, self._seconds = out, seconds
+        kind = ("--gil",) if gil else ()
+        arguments = ("record", *kind, "--threads", "--nonblocking", "-f", "raw", "-r", str(RATE), "-d", str(seconds))
+        command = (program, *arguments, "-p", str(pid), "-o", str(out))
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def result(self) -> Samples:
+        """Waits. Raises RunFailed."""
+        _, told = self._process.communicate(timeout=self._seconds + 60)
+        if self._process.returncode:
+            raise RunFailed(f"py-spy ended with {self._process.returncode}: {told[-300:]!r}")
+        return samples_of(self._out.read_text(), self._seconds)
+
+
+def samples_of(raw: str, seconds: float) -> Samples:
+    """From py-spy's raw format: a line a stack, frames separated by semicolons, the count at the end."""
+    return Samples(seconds=seconds, stacks=tuple(_parsed(line) for line in raw.splitlines() if line.strip()))
+
+
+def _parsed(line: str) -> tuple[str, tuple[tuple[str, str], ...], int]:
+    stack, _, count = line.rpartition(" ")
+    first, *rest = stack.split(";")
+    thread = _NUMBERED.sub("", _THREAD.sub("", first).lstrip(": ")) or "a library's"
+    return thread, tuple(_frame(text) for text in rest), int(count)
+
+
+def _frame(text: str) -> tuple[str, str]:
+    found = _FRAME.match(text)
+    return (found[1], found[2]) if found else (text, "")
+
+
+def _innermost(frames: tuple[tuple[str, str], ...]) -> str:
+    ours = [f"{name} ({file})" for name, file in frames if file.startswith(OURS)]
+    return ours[-1] if ours else "none of ours"
