@@ -123,9 +123,9 @@ class LateFeatures:
 
 
 class PendingBatch:
-    """A batch on its way."""
+    """A batch on its way. Of a photograph that a device decodes there is no square, and what runs is known at once."""
 
-    def __init__(self, slots: Sequence[Slot], squares: Sequence[Square], deadline_s: float) -> None:
+    def __init__(self, slots: Sequence[Slot | Running], squares: Sequence[Square | None], deadline_s: float) -> None:
         self._slots = slots
         self._squares = squares
         self._deadline_s = deadline_s
@@ -143,15 +143,17 @@ class PendingBatch:
                 settled(slot, square, self._deadline_s)
         return [
             LateFeatures(slot, square, self._deadline_s)
-            if isinstance(square, Apart) and not slot.done()
+            if isinstance(square, Apart) and isinstance(slot, Future) and not slot.done()
             else settled(slot, square, self._deadline_s)
             for slot, square in pairs
         ]
 
 
-def settled(slot: Slot, square: Square, deadline_s: float) -> ViewFeatures | ImageFault:
+def settled(slot: Slot | Running, square: Square | None, deadline_s: float) -> ViewFeatures | ImageFault:
     """Wait for a photograph. The deadline is the engine's: decoding in a helper process has its own, which may be
     longer. Raises RunnerFailed."""
+    if not isinstance(slot, Future):
+        return slot.features(deadline_s)
     if isinstance(square, Apart):
         wait([square])
     try:

@@ -54,6 +54,7 @@ from worker.adapters.registry import registry_lookup
 from worker.adapters.results import PostgresResults
 from worker.adapters.stored_views import PostgresStoredViews
 from worker.batching import BatchLimits
+from worker.collecting import collect_seldom
 from worker.errors import EXIT_CONFIGURATION, EXIT_STAGE_FAILED, ConfigurationError, Fatal
 from worker.fetching import FetchLimits
 from worker.fixed_engines import FixedEngines
@@ -366,6 +367,7 @@ def run_worker(settings: Settings, *, encoders: OpenEncoder = open_encoder, imag
         signal.signal(number, lambda *_: worker.pipeline.request_stop())
     worker.health.start()
     _log.info("health_listening", address=worker.health.address)
+    collect_seldom()
     worker.pipeline.start()
     _log.info("worker_started", instance=settings.kafka.instance, build=settings.build)
     while not worker.pipeline.wait(1.0):  # a wait without a limit would hold signals back

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -23,9 +22,8 @@ from benchmarks.gpu.loading import Heard, read
 from benchmarks.host import ROOT, host_facts
 from benchmarks.host_path.answers import Likeness
 from benchmarks.host_path.deployment import HostDeployment, deployed
-from benchmarks.host_path.held import Sampler, Samples
+from benchmarks.host_path.held import Sampler, thread_cpu_s, thread_names
 from benchmarks.host_path.worker import LIKENESS
-from benchmarks.watching import processor_s
 from demo.stand import WorkerProcess
 from devstack import Devstack
 from worker.adapters.kafka_follower import KafkaFollower
@@ -40,23 +38,23 @@ TOP: Final = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Of one run. Rates are jobs a second while nothing was sampled; `held_us` and `running_us` are microseconds a job
-    of holding the lock, and of running at all."""
+    """Of one run. Rates are jobs a second while nothing was sampled; `cpu_us` is the worker's CPU time a job in
+    microseconds by thread, `held_us` the time a job that any thread holds the lock: on a busy machine it holds it
+    while it waits for a core."""
 
     likeness: str
     jobs_per_s: float
-    worker_cpu_us: float
+    cpu_us: dict[str, float]
     held_us: float
     held_by_thread: dict[str, float]
     held_by_function: dict[str, float]
-    running_by_thread: dict[str, float]
     verdicts: dict[str, int]
     reasons: dict[str, int]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.host_path", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=10, help="of each of the two samplings")
+    parser.add_argument("--seconds", type=int, default=10, help="of each of the two measurements")
     parser.add_argument("--likeness", choices=("near", "far"), nargs="*", default=["near", "far"])
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out" / "host_path.json")
     given = parser.parse_args()
@@ -94,69 +92,55 @@ def _watched(place: HostDeployment, worker: WorkerProcess, heard: Heard, likenes
     place.fill(PILOT_JOBS, f"{name}-pilot")
     began_s = heard.until(PILOT_JOBS // 2)
     pilot = PILOT_JOBS / 2 / (heard.until(PILOT_JOBS) - began_s)
-    jobs = PILOT_JOBS + RAMP_JOBS + int(pilot * 5 * seconds)
+    jobs = PILOT_JOBS + RAMP_JOBS + int(pilot * 4 * seconds)
     place.fill(jobs - PILOT_JOBS, name)
     heard.until(PILOT_JOBS + RAMP_JOBS)
-    process = psutil.Process(worker.process.pid)
-    cpu_s = processor_s(process)
-    plain = _rated(heard, seconds)
-    cpu_s = processor_s(process) - cpu_s
-    held, held_rate = _sampled(worker, heard, seconds, gil=True)
-    running, running_rate = _sampled(worker, heard, seconds, gil=False)
+    plain, cpu = _rated(worker, heard, seconds)
+    sampler = Sampler(worker.process.pid, worker.log.with_suffix(".gil"), seconds)
+    sampled, _ = _rated(worker, heard, seconds)
+    held = sampler.result()
     heard.until(jobs)
     verdicts, reasons = read(heard.kept)
     return Cost(
         likeness=likeness,
-        jobs_per_s=plain.jobs_per_s,
-        worker_cpu_us=cpu_s / plain.jobs * 1e6,
-        held_us=held.share / held_rate * 1e6,
-        held_by_thread=_each(held.by_thread(), held_rate),
-        held_by_function=dict(list(_each(held.by_function(), held_rate).items())[:TOP]),
-        running_by_thread=_each(running.by_thread(), running_rate),
+        jobs_per_s=plain,
+        cpu_us=_us_a_job(cpu, plain),
+        held_us=held.share / sampled * 1e6,
+        held_by_thread=_us_a_job(held.by_thread(), sampled),
+        held_by_function=dict(list(_us_a_job(held.by_function(), sampled).items())[:TOP]),
         verdicts=verdicts,
         reasons=reasons,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rated:
-    jobs: int
-    jobs_per_s: float
-
-
-def _rated(heard: Heard, seconds: float) -> Rated:
-    """How fast answers come, for some seconds. Raises RunFailed."""
-    first, began_s = heard.count, time.monotonic()
+def _rated(worker: WorkerProcess, heard: Heard, seconds: float) -> tuple[float, dict[str, float]]:
+    """Jobs a second for some seconds, and CPU seconds a second by thread. Raises RunFailed."""
+    pid = worker.process.pid
+    names = thread_names(pid)
+    first, began_s, before = heard.count, time.monotonic(), thread_cpu_s(pid, names)
     while time.monotonic() - began_s < seconds:
         heard.until(heard.count + STEP_JOBS)
-    jobs = heard.count - first
-    return Rated(jobs=jobs, jobs_per_s=jobs / (time.monotonic() - began_s))
+    took_s, after = time.monotonic() - began_s, thread_cpu_s(pid, names)
+    return (heard.count - first) / took_s, {name: (after[name] - before[name]) / took_s for name in after}
 
 
-def _sampled(worker: WorkerProcess, heard: Heard, seconds: int, *, gil: bool) -> tuple[Samples, float]:
-    """Samples, and the rate meanwhile."""
-    out = worker.log.with_suffix(".gil" if gil else ".running")
-    sampler = Sampler(worker.process.pid, out, seconds, gil=gil)
-    rated = _rated(heard, seconds)
-    return sampler.result(), rated.jobs_per_s
-
-
-def _each(shares: Mapping[str, float], rate: float) -> dict[str, float]:
-    """Microseconds a job."""
-    return {name: round(share / rate * 1e6, 1) for name, share in shares.items()}
+def _us_a_job(shares: Mapping[str, float], rate: float) -> dict[str, float]:
+    """From shares of the time, the largest first."""
+    ranked = sorted(shares.items(), key=lambda pair: -pair[1])
+    return {name: round(share / rate * 1e6, 1) for name, share in ranked}
 
 
 def _show(console: Console, cost: Cost) -> None:
     console.print(
-        f"{cost.likeness}: {cost.jobs_per_s:.0f} jobs/s; a job takes {cost.worker_cpu_us:.0f} us of the worker's CPU "
-        f"time, and holds the lock for {cost.held_us:.0f} us; {cost.verdicts}"
+        f"{cost.likeness}: {cost.jobs_per_s:.0f} jobs/s; a job takes {sum(cost.cpu_us.values()):.0f} us of the "
+        f"worker's CPU time, and the lock is held for {cost.held_us:.0f} us; {cost.verdicts}"
     )
     for title, spent in (
+        ("CPU time, by thread", cost.cpu_us),
         ("holding the lock, by thread", cost.held_by_thread),
         ("holding the lock, by function", cost.held_by_function),
-        ("running, by thread", cost.running_by_thread),
     ):
-        table = Table("us a job", title, title=None)
+        table = Table("us a job", title)
         for name, us in spent.items():
             table.add_row(f"{us:.0f}", name)
         console.print(table)

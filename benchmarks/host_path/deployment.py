@@ -82,7 +82,7 @@ def deployed(addresses: Addresses, folder: Path) -> HostDeployment:
         "ASSAY_EVIDENCE__KEEP": "off",
         "ASSAY_BUILD": "bench",
     }
-    items = tuple(_photographed(photographs, number) for number in range(ITEMS))
+    items = tuple(photographed(photographs, number) for number in range(ITEMS))
     stand = new_stand(addresses, folder / "stand", settings)
     stand.assay("topics", "apply")
     with environment(stand.curator):
@@ -91,7 +91,7 @@ def deployed(addresses: Addresses, folder: Path) -> HostDeployment:
         return HostDeployment(stand=stand, settings=load_settings(), items=items)
 
 
-def _photographed(folder: Path, item: int) -> tuple[JobView, ...]:
+def photographed(folder: Path, item: int) -> tuple[JobView, ...]:
     """Six JPEGs of the usual size and weight, of a kind each that their last bytes tell. Nobody decodes them."""
     folder.mkdir(parents=True, exist_ok=True)
     views = []
@@ -118,7 +118,7 @@ def _furnish(settings: Settings) -> None:
         store = open_references(settings, database)
         store.put_categories([PROFILE], by="bench", why="host path")
         store.ensure_items(TENANT, [NewItem(sku=sku, category=CATEGORY) for sku in SKUS])
-        ids = store.add(TENANT, _references(), by="bench", why="host path")
+        ids = store.add(TENANT, references(), by="bench", why="host path")
         store.activate(TENANT, ids, by="bench", why="host path")
         calibration, _ = fit(_labelled(), {CATEGORY: PROFILE}, seed=0)
         store.put_calibration(calibration, n=LABELLED, by="bench", why="host path")
@@ -126,7 +126,7 @@ def _furnish(settings: Settings) -> None:
         database.dispose()
 
 
-def _references() -> list[NewReference]:
+def references() -> list[NewReference]:
     rng = np.random.default_rng(2)
     return [
         NewReference(sku=sku, genuine=True, probe=_probe(rng, view, f"{sku}/{view}/{n}"))

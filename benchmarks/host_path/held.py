@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections import Counter
@@ -17,6 +18,7 @@ RATE: Final = 250
 OURS: Final = ("worker/", "engines/", "schemas/", "migrations/")
 _FRAME: Final = re.compile(r"(.+) \((.+?)(?::\d+)?\)$")
 _THREAD: Final = re.compile(r"thread \(0x[0-9a-fA-F]+\)|thread \(\d+\)")
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _NUMBERED: Final = re.compile(r"[-_]\d+$")
 
 
@@ -47,17 +49,39 @@ class Samples:
         return {name: count / (RATE * self.seconds) for name, count in sums.most_common()}
 
 
-class Sampler:
-    """py-spy over a process for some seconds; `gil`: only threads that hold the lock, else all that run."""
+def thread_names(pid: int) -> dict[int, str]:
+    """The Python threads of a process by the system's number, pools as one."""
+    told = subprocess.run((_program(), "dump", "--nonblocking", "-p", str(pid)), capture_output=True, text=True)
+    found = re.findall(r'^Thread (\d+) \(.*?\): "(.*)"$', told.stdout, re.MULTILINE)
+    return {int(number): _NUMBERED.sub("", name) for number, name in found}
 
-    def __init__(self, pid: int, out: Path, seconds: int, *, gil: bool) -> None:
-        program = py_spy()
-        if program is None:
-            raise RunFailed("py-spy is not installed: pip install py-spy")
+
+def thread_cpu_s(pid: int, names: Mapping[int, str]) -> Counter[str]:
+    """CPU time by thread so far; whatever has no name is a library's."""
+    spent: Counter[str] = Counter()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:  # it has ended
+            continue
+        spent[names.get(int(task.name), "a library's")] += (int(fields[11]) + int(fields[12])) / _TICKS
+    return spent
+
+
+def _program() -> str:
+    program = py_spy()
+    if program is None:
+        raise RunFailed("py-spy is not installed: pip install py-spy")
+    return program
+
+
+class Sampler:
+    """py-spy over a process for some seconds: the threads that hold the lock."""
+
+    def __init__(self, pid: int, out: Path, seconds: int) -> None:
         self._out, self._seconds = out, seconds
-        kind = ("--gil",) if gil else ()
-        arguments = ("record", *kind, "--threads", "--nonblocking", "-f", "raw", "-r", str(RATE), "-d", str(seconds))
-        command = (program, *arguments, "-p", str(pid), "-o", str(out))
+        arguments = ("record", "--gil", "--threads", "--nonblocking", "-f", "raw", "-r", str(RATE), "-d", str(seconds))
+        command = (_program(), *arguments, "-p", str(pid), "-o", str(out))
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def result(self) -> Samples:

@@ -108,9 +108,7 @@ class Driver:
             self._bring(self._answers.measured[name], squares, rows)
         elif at in self._outputs:
             name, images = self._outputs[at]
-            if (
-                name in self._answers.outputs
-            ):  # not patches: a device copies them by itself
+            if name in self._answers.outputs:  # not patches: a device copies them by itself
                 self._bring(self._answers.outputs[name], self._squares[images], rows)
         else:
             self._compared(rows, stream)

@@ -28,18 +28,22 @@ GRAPH = DeviceGraph(recipe="signed", model=b"", digest="d" * 64, channels=3)
 
 def open_hollow(settings: Settings) -> SessionEncoder:
     """What worker.app.build_worker is given in place of the engines that the settings name."""
-    install(answers_of(cast(Likeness, os.environ[LIKENESS])))
+    return hollow_encoder(cast(Likeness, os.environ[LIKENESS]), settings.engines.gpu_slots)
+
+
+def hollow_encoder(likeness: Likeness, slots: int = 2) -> SessionEncoder:
+    """The device path, with nothing behind it."""
+    install(answers_of(likeness))
     closing = ExitStack()
     plans = PlanFolder(Path(closing.enter_context(tempfile.TemporaryDirectory())))
-    gpu = Gpu.opened(plans.folder, GpuOptions(slots=settings.engines.gpu_slots))
+    gpu = Gpu.opened(plans.folder, GpuOptions(slots=slots))
     closing.callback(gpu.close)
     plans.write(plan_header(GRAPH, MANIFEST, gpu.device.capability, BuildOptions()), b"hollow")
     runner = TensorRtRunner(gpu.encoder(GRAPH, MANIFEST))
     closing.callback(runner.close)
+    photographs = {MANIFEST.name: runner.photographs}
     decoder = PillowDecoder(SIDE_PX, 1)
-    named = {MANIFEST.name: runner}
-    photographs = {name: one.photographs for name, one in named.items()}
-    return SessionEncoder(DeviceSession(named, photographs, decoder, closing, device=gpu.device))
+    return SessionEncoder(DeviceSession({MANIFEST.name: runner}, photographs, decoder, closing, device=gpu.device))
 
 
 if __name__ == "__main__":

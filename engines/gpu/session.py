@@ -4,10 +4,10 @@ squares are copied to the device."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from functools import partial
+from typing import Final
 
 from engines.container import Container
 from engines.decode import ImageFault
@@ -23,6 +23,7 @@ from engines.session import (
     EncodeRequest,
     EncoderSession,
     PendingBatch,
+    Running,
     Slot,
     Square,
     ViewFeatures,
@@ -30,26 +31,30 @@ from engines.session import (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Taken:
-    """A photograph for the device: where its answer belongs, and what becomes of it where the device refuses it."""
-
-    photograph: Photograph
-    slot: Slot
-    fallback: _Fallback
-    trailing_bytes: int
-
-
 class _Fallback:
     """Decodes a photograph on the CPU after all, once."""
 
-    def __init__(self, begin: Callable[[], Slot]) -> None:
-        self._begin = begin
+    __slots__ = ("_container", "_request", "_session", "slot")
+
+    def __init__(self, session: DeviceSession, request: EncodeRequest, container: Container) -> None:
+        self._session = session
+        self._request = request
+        self._container = container
         self.slot: Slot | None = None
 
     def __call__(self) -> None:
         if self.slot is None:
-            self.slot = self._begin()
+            self.slot = self._session.on_cpu(self._request, self._container)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Taken:
+    """A photograph for the device: the place of its answer, and what becomes of it where the device refuses it."""
+
+    photograph: Photograph
+    place: int
+    fallback: _Fallback
+    trailing_bytes: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,7 @@ class _Running:
     def features(self, timeout_s: float) -> ViewFeatures | ImageFault:
         outputs = self.group.result(timeout_s)
         if (other := self.taken.fallback.slot) is not None:
-            return settled(other, Future(), timeout_s)
+            return settled(other, None, timeout_s)
         if self.group.broken[self.row]:
             return ImageFault(code="encoder_failed", message=f"{self.engine.name} gives no finite numbers for it")
         found = self.taken.photograph
@@ -103,35 +108,39 @@ class DeviceSession(EncoderSession):
     def start(self, batch: Sequence[EncodeRequest]) -> PendingBatch:
         """See EncoderSession. The device begins with its photographs at once."""
         self.refuse_unknown(batch)
-        slots: list[Slot] = []
-        squares: list[Square] = []
+        slots: list[Slot | Running] = []
+        squares: list[Square | None] = []
         taken: dict[str, list[_Taken]] = {}
-        for request in batch:
+        for place, request in enumerate(batch):
             container = self._examining.examine(request.blob)
             if isinstance(container, Container) and for_device(container):
-                found = self._taken(request, container)
-                taken.setdefault(request.encoder, []).append(found)
-                slots.append(found.slot)
-                squares.append(Future())  # nobody waits for it
+                taken.setdefault(request.encoder, []).append(self._taken(place, request, container))
+                slots.append(_NOT_BEGUN)
+                squares.append(None)
                 continue
             square = self._examining.begin(request.blob, container)
             slots.append(self.follow(request.encoder, square))
             squares.append(square)
         for encoder, some in taken.items():
             for first in range(0, len(some), self._largest[encoder]):
-                self._encode(encoder, some[first : first + self._largest[encoder]])
+                for running in self._encoded(encoder, some[first : first + self._largest[encoder]]):
+                    slots[running.taken.place] = running
         return PendingBatch(slots, squares, self.deadline_s)
 
-    def _taken(self, request: EncodeRequest, container: Container) -> _Taken:
-        fallback = _Fallback(partial(self._on_cpu, request, container))
-        found = photograph(request.blob, container, fallback)
-        return _Taken(photograph=found, slot=Future(), fallback=fallback, trailing_bytes=container.trailing_bytes)
-
-    def _on_cpu(self, request: EncodeRequest, container: Container) -> Slot:
+    def on_cpu(self, request: EncodeRequest, container: Container) -> Slot:
+        """Decode a photograph here that the device refused."""
         return self.follow(request.encoder, self._examining.begin(request.blob, container))
 
-    def _encode(self, encoder: str, group: Sequence[_Taken]) -> None:
+    def _taken(self, place: int, request: EncodeRequest, container: Container) -> _Taken:
+        fallback = _Fallback(self, request, container)
+        found = photograph(request.blob, container, fallback)
+        return _Taken(photograph=found, place=place, fallback=fallback, trailing_bytes=container.trailing_bytes)
+
+    def _encoded(self, encoder: str, group: Sequence[_Taken]) -> list[_Running]:
+        """Nothing that is running is known to its photograph: the photographs' bytes must go when their answers do."""
         runner = self._photographs[encoder]
-        pending = runner.start([taken.photograph for taken in group])
-        for row, taken in enumerate(group):
-            taken.slot.set_result(_Running(taken=taken, group=pending, row=row, engine=runner.info))
+        pending, engine = runner.start([taken.photograph for taken in group]), runner.info
+        return [_Running(taken=taken, group=pending, row=row, engine=engine) for row, taken in enumerate(group)]
+
+
+_NOT_BEGUN: Final[Slot] = Future()  # what stands in a photograph's place until its group is started

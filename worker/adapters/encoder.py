@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 
 from engines.decode import ImageFault
 from engines.errors import RunnerFailed
+from engines.quality import QualityMeasures
 from engines.runner import EngineInfo
 from engines.session import EncodeRequest, EncoderSession, LateFeatures, PendingBatch, ViewFeatures
 from schemas.codes import ViewCode
@@ -19,6 +20,7 @@ from worker.ports import EncodeView, LateView
 
 Translate = Callable[[EncodeView, ViewFeatures | ImageFault], ViewProbe | UnusableView]
 
+MEASURES = tuple(field.name for field in fields(QualityMeasures))
 EXIT_ENGINE = 74  # EX_IOERR: an engine or its device failed
 
 
@@ -122,7 +124,7 @@ def _fatal() -> Iterator[None]:
 
 def _quality(answer: ViewFeatures) -> dict[str, float]:
     """The measures by name; `trailing_bytes` is there where the file goes on behind its photograph."""
-    measures: dict[str, float] = asdict(answer.quality)
+    measures: dict[str, float] = {name: getattr(answer.quality, name) for name in MEASURES}
     return {**measures, "trailing_bytes": float(answer.trailing_bytes)} if answer.trailing_bytes else measures
 
 

@@ -172,8 +172,8 @@ def _numbers(
 
 
 def _best_first(found: ReferenceSet, cosines: NDArray[np.float32]) -> tuple[ReferenceMatch, ...]:
-    order = sorted(range(len(cosines)), key=lambda row: (-cosines[row], found.ids[row]))
-    return tuple(ReferenceMatch(reference_id=found.ids[row], similarity=float(cosines[row])) for row in order)
+    order = sorted(zip((-cosines).tolist(), found.ids, strict=True))
+    return tuple(ReferenceMatch(reference_id=reference, similarity=-negated) for negated, reference in order)
 
 
 def deviation_of(probe: ViewProbe, found: ReferenceSet, masked: Sequence[Rectangle]) -> Deviation | None:
