@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from engines.errors import EngineRefused, RunnerFailed
 from engines.golden import golden_pixels
 from engines.gpu.encoder import GpuOptions
 from engines.gpu.session import DeviceSession
+from engines.guard import GuardedBatch
 from engines.publish import seeded_model
 from engines.session import EncodeRequest, EncoderSession, ViewFeatures
 
@@ -144,6 +147,19 @@ def test_batches_are_cut_where_pixels_do_not_fit_and_answers_stay_in_order(
     for one, other in zip(found, reference.start(batch).result(), strict=True):
         assert_like(one, other)
     session.close()
+
+
+def test_photographs_go_with_their_answers(fakes: Fakes, session: EncoderSession) -> None:
+    gc.collect()
+    gc.disable()  # nothing may wait for the collector: a worker runs it seldom
+    try:
+        pending = session.start(requests([picture(0), picture(1)]))
+        pending.result()
+        taken = [weakref.ref(one) for one in gc.get_objects() if type(one) is GuardedBatch]
+        del pending
+        assert taken and not any(ref() for ref in taken)
+    finally:
+        gc.enable()
 
 
 def test_want_of_memory_halves_a_batch(fakes: Fakes, session: EncoderSession, reference: EncoderSession) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -23,10 +22,10 @@ from engines.gpu.search import NEEDS, NearestKernels
 from schemas.job import AuthenticationJob
 from worker.adapters.device_gallery import Card, DeviceGallery, Key, Numbered, Placed, Wanted
 from worker.adapters.encoder import EXIT_ENGINE
-from worker.core.alignment import align
+from worker.adapters.host_looks import ComparedView, HostLooks
 from worker.core.deviation import Deviation, mask_of
 from worker.core.evidence import ViewMatch, ViewProbe
-from worker.core.gallery import GallerySnapshot, ReferenceSet, ViewIndex
+from worker.core.gallery import GallerySnapshot, ViewIndex
 from worker.core.matching import (
     MatchRequest,
     Numbers,
@@ -34,7 +33,6 @@ from worker.core.matching import (
     best_by_sku,
     best_cosine,
     cosines_with,
-    deviation_of,
     masked_of,
     nearest_other,
     nearest_skus,
@@ -47,21 +45,8 @@ from worker.ports import Matcher
 
 SEARCH_FROM_ROWS: Final = 16_384  # a gallery of that many is searched by tensor cores, a smaller one read whole
 GALLERY_SHARE: Final = 0.5  # of what may be taken of the GPU; the rest is for buffers, and engines that are swapped
-DEPARTS: Final = 2.5  # deviation from which it is asked whether a view shows another section; honest ones lie below
 T = TypeVar("T")
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _View:
-    """One probe of one job."""
-
-    job: AuthenticationJob
-    probe: ViewProbe
-    gallery: GallerySnapshot
-    roles: Sequence[str]
-    found: ReferenceSet | None
-    index: ViewIndex | None
 
 
 class DeviceMatcher:
@@ -76,6 +61,7 @@ class DeviceMatcher:
             limit_bytes = int(GALLERY_SHARE * allowance(*device.run(device.memory_bytes)))
         search_from = search_from if searches else 1 << 62
         self._gallery = DeviceGallery(device, limit_bytes=limit_bytes, search_from=search_from)
+        self._host = HostLooks()
 
     def match(self, job: AuthenticationJob, probes: Sequence[ViewProbe], gallery: GallerySnapshot) -> list[ViewMatch]:
         """Compare each probe with the claimed SKU's references of its view and space; one match a probe, in order."""
@@ -84,7 +70,7 @@ class DeviceMatcher:
     def match_many(self, requests: Sequence[MatchRequest]) -> list[list[ViewMatch]]:
         """The same for many jobs at once. Raises Fatal where the device failed."""
         views = [view for request in requests for view in _views(request)]
-        numbers = self._on_device(lambda: self._numbers(views))
+        numbers = self._host.completed(views, self._on_device(lambda: self._numbers(views)))
         matched = iter([view_match(v.probe, v.found, found) for v, found in zip(views, numbers, strict=True)])
         return [[next(matched) for _ in request.probes] for request in requests]
 
@@ -102,6 +88,7 @@ class DeviceMatcher:
 
     def close(self) -> None:
         """Give all memory back; nothing may be asked afterwards. Before the device is closed."""
+        self._host.close()
         self._device.run(self._let_go)
 
     def _let_go(self) -> None:
@@ -127,7 +114,7 @@ class DeviceMatcher:
         found = iter(self._kernels.cosines.by_sku(looked, skus) if looked else [])
         return [next(found) if rows else best_by_sku(*pair) for rows, pair in zip(placed, pairs, strict=True)]
 
-    def _numbers(self, views: Sequence[_View]) -> list[Numbers]:
+    def _numbers(self, views: Sequence[ComparedView]) -> list[Numbers]:
         """In the device's thread: place what is missing, and compute."""
         placed = self._gallery.place(
             [Wanted(gallery=v.gallery, sku=v.job.sku, probe=v.probe, found=v.found, index=v.index) for v in views]
@@ -140,7 +127,7 @@ class DeviceMatcher:
             for view, place, own, other, deviation in zip(views, placed, cosines, others, compared, strict=True)
         ]
 
-    def _cosines(self, views: Sequence[_View], placed: Sequence[Placed]) -> list[Floats | None]:
+    def _cosines(self, views: Sequence[ComparedView], placed: Sequence[Placed]) -> list[Floats | None]:
         looked = [
             Looked(embedding=view.probe.embedding, table=place.cards.table, first=card.first, count=card.count)
             for view, place in zip(views, placed, strict=True)
@@ -149,7 +136,7 @@ class DeviceMatcher:
         found = iter(self._kernels.cosines.all(looked) if looked else [])
         return [next(found) if place.cards and place.card else None for place in placed]
 
-    def _others(self, views: Sequence[_View], placed: Sequence[Placed]) -> list[tuple[str, float] | None]:
+    def _others(self, views: Sequence[ComparedView], placed: Sequence[Placed]) -> list[tuple[str, float] | None]:
         """The nearest other SKU of each view."""
         found: dict[int, tuple[str, float] | None] = {}
         read: list[int] = []
@@ -167,7 +154,7 @@ class DeviceMatcher:
         return [found[number] for number in range(len(views))]
 
     def _read_whole(
-        self, numbers: Sequence[int], views: Sequence[_View], placed: Sequence[Placed]
+        self, numbers: Sequence[int], views: Sequence[ComparedView], placed: Sequence[Placed]
     ) -> dict[int, tuple[str, float] | None]:
         looked = [_looked(views[number], placed[number].rows) for number in numbers]
         found = self._kernels.cosines.nearest(looked) if looked else []
@@ -177,7 +164,7 @@ class DeviceMatcher:
         }
 
     def _searched(
-        self, numbers: Sequence[int], views: Sequence[_View], placed: Sequence[Placed]
+        self, numbers: Sequence[int], views: Sequence[ComparedView], placed: Sequence[Placed]
     ) -> dict[int, tuple[str, float] | None]:
         """All of one table; what the search does not know is read whole."""
         rows, search = placed[numbers[0]].rows, self._kernels.search
@@ -192,17 +179,14 @@ class DeviceMatcher:
         unknown = [number for number, known in zip(numbers, nearest.known, strict=True) if not known]
         return found | self._read_whole(unknown, views, placed)
 
-    def _compared(self, views: Sequence[_View], placed: Sequence[Placed]) -> list[Deviation | None]:
+    def _compared(self, views: Sequence[ComparedView], placed: Sequence[Placed]) -> list[Deviation | None]:
         comparisons = [
             Comparison(probe=view.probe.patches, references=place.patches, kept=~_mask(view))
             for view, place in zip(views, placed, strict=True)
             if place.patches
         ]
         found = iter(self._kernels.deviations.run(comparisons) if comparisons else [])
-        return [
-            _deviation(next(found), view) if place.patches else _on_host(view)
-            for view, place in zip(views, placed, strict=True)
-        ]
+        return [_deviation(next(found)) if place.patches else None for place in placed]
 
 
 def open_matcher(device: Device | None, closing: ExitStack) -> Matcher:
@@ -221,11 +205,11 @@ class _Kernels:
         self.search = NearestKernels(device) if searches else None
 
 
-def _views(request: MatchRequest) -> list[_View]:
+def _views(request: MatchRequest) -> list[ComparedView]:
     job, gallery = request.job, request.gallery
     roles = roles_of(job, request.probes, gallery)
     return [
-        _View(
+        ComparedView(
             job=job,
             probe=probe,
             gallery=gallery,
@@ -238,7 +222,7 @@ def _views(request: MatchRequest) -> list[_View]:
 
 
 def _numbers_of(
-    view: _View,
+    view: ComparedView,
     card: Card | None,
     cosines: Floats | None,
     other: tuple[str, float] | None,
@@ -263,34 +247,22 @@ def _numbers_of(
     )
 
 
-def _looked(view: _View, rows: Numbered | None) -> Looked:
+def _looked(view: ComparedView, rows: Numbered | None) -> Looked:
     assert rows is not None  # noqa: S101 (asked for views whose index lies on the device)
     own = _index(view).rows_of(view.job.sku)
     return Looked(embedding=view.probe.embedding, table=rows.table, first=0, count=rows.table.count, own=own)
 
 
-def _index(view: _View) -> ViewIndex:
+def _index(view: ComparedView) -> ViewIndex:
     assert view.index is not None  # noqa: S101 (asked for views whose index lies on the device)
     return view.index
 
 
-def _mask(view: _View) -> NDArray[np.bool_]:
+def _mask(view: ComparedView) -> NDArray[np.bool_]:
     return mask_of(view.probe.patch_grid, masked_of(view.job, view.probe.view, view.gallery))
 
 
-def _deviation(found: Deviations, view: _View) -> Deviation | None:
-    """The kernels do not say how the view lies over its references: of those that depart the host looks."""
+def _deviation(found: Deviations) -> Deviation | None:
     if not found.finite:
         return None
-    compared = Deviation(
-        cells=found.cells, scalar=found.scalar, aligned=found.aligned, mean_distance=found.mean_distance
-    )
-    if (found.aligned and found.scalar < DEPARTS) or view.found is None:
-        return compared
-    lies = align(view.probe.patches, view.found.patches, view.found.patch_grid)
-    return replace(compared, placed=lies.placed, off_frame=lies.off_frame)
-
-
-def _on_host(view: _View) -> Deviation | None:
-    masked = masked_of(view.job, view.probe.view, view.gallery)
-    return deviation_of(view.probe, view.found, masked) if view.found else None
+    return Deviation(cells=found.cells, scalar=found.scalar, aligned=found.aligned, mean_distance=found.mean_distance)

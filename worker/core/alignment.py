@@ -7,6 +7,7 @@ same input gives the same answer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -48,25 +49,70 @@ class Alignment:
     off_frame: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framing:
+    """How a probe lies over its references: `placed` and `off_frame` of its Alignment."""
+
+    placed: float
+    off_frame: float
+
+
 def align(probe: Floats, references: Int8s, grid: tuple[int, int]) -> Alignment:
     """Align `probe` [h*w, d] to each of `references` [n, h*w, d]; rows need not be normalised."""
-    factor = 2 if min(grid) >= POOL_FROM_CELLS else 1
-    points, penalty = _coarse_cells(grid, factor)
-    cosines = _cosines(_pooled(probe[None], grid, factor)[0], _pooled(references, grid, factor), grid[1] // factor)
-    cosines -= penalty
-    affine, inlier = _fit_mutual(points, cosines)
-    inliers = inlier.sum(axis=1)
+    points, affine, inliers, (framing,) = _fitted([(probe, references)], grid)
     enough = inliers >= max(MIN_INLIERS, MIN_INLIER_SHARE * len(points))
     aligned = enough & (np.abs(affine[:, :2]).max(axis=(1, 2)) <= MAX_DISTORTION)
     rows, cols = _cells_under(affine * aligned[:, None, None], grid)
-    placed = float(inliers.max()) / len(points)
-    off_frame = 0.0
-    if placed < LOOSE_SHARE:
-        free = _zoom(_fit_mutual(points, cosines + penalty)[0])
-        off_frame = max(
-            -_zoom(affine) / MOST_ZOOM, -free / MOST_FREE_ZOOM, _shift(affine[inliers.argmax()], grid) / MOST_SHIFT
-        )
-    return Alignment(rows=rows, cols=cols, aligned=aligned, placed=placed, off_frame=max(0.0, off_frame))
+    return Alignment(rows=rows, cols=cols, aligned=aligned, placed=framing.placed, off_frame=framing.off_frame)
+
+
+def framings(views: Sequence[tuple[Floats, Int8s]], grid: tuple[int, int]) -> list[Framing]:
+    """How each probe [h*w, d] of `views` lies over its own references [n, h*w, d], as `align` finds it, for all of them
+    at once: of one view most of the time would go to the calls of NumPy, with the interpreter's lock held."""
+    return _fitted(views, grid)[3]
+
+
+def _fitted(
+    views: Sequence[tuple[Floats, Int8s]], grid: tuple[int, int]
+) -> tuple[Floats, Floats, NDArray[np.intp], list[Framing]]:
+    """The coarse cells [c, 2]; of each pair of a view and one of its references the affine [p, 3, 2] and how many cells
+    are inliers [p]; of each view its framing."""
+    factor = 2 if min(grid) >= POOL_FROM_CELLS else 1
+    points, penalty = _coarse_cells(grid, factor)
+    counts = [len(references) for _, references in views]
+    probes = _pooled(np.stack([probe for probe, _ in views]), grid, factor)
+    references = _pooled(np.concatenate([references for _, references in views]), grid, factor)
+    cosines = _cosines(probes.repeat(counts, axis=0), references, grid[1] // factor)
+    cosines -= penalty
+    affine, inlier = _fit_mutual(points, cosines)
+    inliers = inlier.sum(axis=1)
+    first = np.cumsum([0, *counts[:-1]])
+    placed = np.maximum.reduceat(inliers, first) / len(points)
+    loose = placed < LOOSE_SHARE
+    free = _fit_mutual(points, _of(cosines, loose.repeat(counts)) + penalty)[0] if loose.any() else affine[:0]
+    found: list[Framing] = []
+    at = 0  # of the pairs that were fitted once more
+    for number, count in enumerate(counts):
+        pairs = slice(first[number], first[number] + count)
+        again = free[at : at + count] if loose[number] else free[:0]
+        found.append(_framing(float(placed[number]), affine[pairs], inliers[pairs], again, grid))
+        at += len(again)
+    return points, affine, inliers, found
+
+
+def _of(rows: Floats, wanted: NDArray[np.bool_]) -> Floats:
+    """Rows [p, ...] that are `wanted` [p], not copied where that is all of them."""
+    return rows if wanted.all() else rows[wanted]
+
+
+def _framing(placed: float, affine: Floats, inliers: NDArray[np.intp], free: Floats, grid: tuple[int, int]) -> Framing:
+    """`free` are the affines of the fit that does not prefer near matches; none where most cells are placed."""
+    if not len(free):
+        return Framing(placed=placed, off_frame=0.0)
+    off_frame = max(
+        -_zoom(affine) / MOST_ZOOM, -_zoom(free) / MOST_FREE_ZOOM, _shift(affine[inliers.argmax()], grid) / MOST_SHIFT
+    )
+    return Framing(placed=placed, off_frame=max(0.0, off_frame))
 
 
 def _fit_mutual(points: Floats, cosines: Floats) -> tuple[Floats, NDArray[np.bool_]]:
@@ -110,12 +156,12 @@ def _pooled(patches: Floats | Int8s, grid: tuple[int, int], factor: int) -> Floa
     return flat
 
 
-def _cosines(probe: Floats, references: Floats, width: int) -> Floats:
-    """[n, c, c] from [c, d] and [n, c, d], one row of the grid at a time: a product that small stays on the calling
+def _cosines(probes: Floats, references: Floats, width: int) -> Floats:
+    """[n, c, c] from [n, c, d] and [n, c, d], one row of the grid at a time: a product that small stays on the calling
     thread, while a large one waits for BLAS threads that the encoder's cores are busy for."""
-    rows = probe.reshape(1, -1, width, probe.shape[1])
-    products = rows @ references[:, None].transpose(0, 1, 3, 2)
-    return products.reshape(len(references), len(probe), -1)
+    count, cells, depth = probes.shape
+    products = probes.reshape(count, -1, width, depth) @ references[:, None].transpose(0, 1, 3, 2)
+    return products.reshape(count, cells, -1)
 
 
 def _mutual_nearest(scores: Floats) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
