@@ -29,7 +29,7 @@ _SOF0, _EOI, _SOS, _DHT, _DQT, _DRI, _COM = 0xC0, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _APP: Final = range(0xE0, 0xF0)
 _TABLES: Final = frozenset((_DHT, _DQT, _DRI))
-_SCANNED_BYTES: Final = 1 << 18  # looked at together for the next marker: most photographs whole
+_SCANNED_BYTES: Final = 1 << 16  # looked at together for the next marker; malloc asks the system for larger arrays
 _ENDS_SCAN: Final = np.array([code not in (0, 0xFF) and code & 0xF8 != 0xD0 for code in range(256)])
 _XMP_ORIENTATION: Final = re.compile(rb"tiff:Orientation(?:=\"|>)([0-9])")
 _EXIF: Final = b"Exif\0\0"
@@ -234,10 +234,14 @@ def _next_marker(blob: bytes, at: int) -> int | None:
     data = np.frombuffer(blob, np.uint8)
     for first in range(at, len(data) - 1, _SCANNED_BYTES):
         part = data[first : first + _SCANNED_BYTES + 1]
-        places = (part[:-1] == 0xFF).nonzero()[0]
-        ends = _ENDS_SCAN[part[places + 1]].nonzero()[0]
-        if len(ends):
-            return first + int(places[ends[0]])
+        marked = part[:-1] == 0xFF
+        marked &= part[1:] != 0
+        place = int(marked.argmax())
+        if marked[place] and not _ENDS_SCAN[part[place + 1]]:  # a restart, of which there may be many
+            places = marked.nonzero()[0]
+            place = int(places[_ENDS_SCAN[part[places + 1]].argmax()])
+        if marked[place] and _ENDS_SCAN[part[place + 1]]:
+            return first + place
     return None
 
 

@@ -3,6 +3,7 @@ from two, and each set's make an evidence of their own."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -195,7 +196,8 @@ def evidence_of(assembly: Assembly, answering: Answering, snapshot: GallerySnaps
 
 
 def is_finite(probe: ViewProbe) -> bool:
-    return bool(np.isfinite(probe.embedding).all())
+    """Whether all of its embedding's numbers are: else neither is their sum of squares."""
+    return math.isfinite(np.dot(probe.embedding, probe.embedding))
 
 
 def _rival(assembly: Assembly, snapshot: GallerySnapshot, matcher: Matcher, match_s: float) -> Rival | None:

@@ -93,19 +93,20 @@ class CosineKernels:
 
     def _describe(self, looked: Sequence[Looked], outs: Sequence[int], skus: Sequence[int]) -> Any:
         """The descriptions and then the embeddings, in one copy."""
-        table = np.zeros(len(looked), _ROWS)
         embeddings = np.concatenate([one.embedding for one in looked])
-        size = table.nbytes + embeddings.nbytes
+        table_bytes = len(looked) * _ROWS.itemsize
+        size = table_bytes + embeddings.nbytes
         sent, staged = self._buffers.device("sent", size), self._buffers.pinned("sent", size)
-        at = int(sent) + table.nbytes
+        at = int(sent) + table_bytes
+        rows_of: list[tuple[int, ...]] = []
         for number, one in enumerate(looked):
             rows = int(one.table.exact) + one.first * one.table.dims * 4
             owned = (one.own[0] - one.first, one.own[1] - one.first)
             whose = skus[number] if skus else 0
-            table[number] = (at, rows, whose, one.count, one.table.dims, *owned, outs[number], 0)
+            rows_of.append((at, rows, whose, one.count, one.table.dims, *owned, outs[number], 0))
             at += one.embedding.nbytes
-        staged[: table.nbytes] = table.view(np.uint8)
-        staged[table.nbytes :] = embeddings.view(np.uint8)
+        staged[:table_bytes] = np.array(rows_of, _ROWS).view(np.uint8)
+        staged[table_bytes:] = embeddings.view(np.uint8)
         self._cuda.memcpy_htod_async(sent, staged, self._stream)
         return sent
 

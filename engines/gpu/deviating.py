@@ -173,8 +173,10 @@ class DeviationKernels:
         table = np.zeros(len(views), _VIEW)
         counts = [view.references.count for view in views]
         first = np.cumsum([0, *counts[:-1]])
-        pairs = np.array([(v, r) for v, count in enumerate(counts) for r in range(count)], np.int32)
-        hosted = [view.probe for view in views if not isinstance(view.probe, DevicePatches)]
+        pairs = _pairs(counts, first)
+        kept = np.stack([view.kept for view in views]).reshape(len(views), cells)
+        kept_cells = kept.sum(axis=1).tolist()
+        hosted = [view.probe.reshape(-1) for view in views if not isinstance(view.probe, DevicePatches)]
         pairs_at = table.nbytes
         kept_at = pairs_at + pairs.nbytes
         probes_at = -(-(kept_at + len(views) * cells) // 16) * 16
@@ -186,15 +188,13 @@ class DeviationKernels:
             held = view.references
             at = view.probe.address if isinstance(view.probe, DevicePatches) else next(upload)
             references = int(held.allocation)
-            kept = int(sent) + kept_at + number * cells
-            addresses = (at, references, references + held.spread_at, kept)
-            table[number] = (*addresses, held.count, int(view.kept.sum()), first[number], 0)
+            addresses = (at, references, references + held.spread_at, int(sent) + kept_at + number * cells)
+            table[number] = (*addresses, held.count, kept_cells[number], first[number], 0)
         staged[:pairs_at] = table.view(np.uint8)
         staged[pairs_at:kept_at] = pairs.reshape(-1).view(np.uint8)
-        staged[kept_at : kept_at + len(views) * cells] = np.concatenate([v.kept.ravel() for v in views]).view(np.uint8)
-        for number, probe in enumerate(hosted):
-            at = probes_at + number * cells * depth * 4
-            staged[at : at + cells * depth * 4].view(np.float32)[:] = probe.ravel()
+        staged[kept_at : kept_at + kept.size] = kept.reshape(-1).view(np.uint8)
+        if hosted:
+            np.concatenate(hosted, out=staged[probes_at:size].view(np.float32))
         self._cuda.memcpy_htod_async(sent, staged, self._stream)
         return sent, np.uint64(int(sent) + pairs_at)
 
@@ -218,6 +218,12 @@ class DeviationKernels:
 
     def _call(self, name: str, grid: tuple[int, int], threads: int, *arguments: Any) -> None:
         self._kernels[name](*arguments, block=(threads, 1, 1), grid=grid, stream=self._stream)
+
+
+def _pairs(counts: Sequence[int], first: NDArray[np.int64]) -> NDArray[np.int32]:
+    """int32 [p, 2]: each view beside each of its references, both by number."""
+    views = np.repeat(np.arange(len(counts)), counts)
+    return np.stack([views, np.arange(len(views)) - first[views]], axis=1).astype(np.int32)
 
 
 def _launches(numbered: Sequence[tuple[int, Comparison]]) -> list[list[tuple[int, Comparison]]]:

@@ -135,9 +135,10 @@ def test_a_skus_rows_stand_side_by_side_by_role() -> None:
         at = card.first + first
         assert np.array_equal(rows[at : at + genuine], found.embeddings)
         assert np.array_equal(rows[at + genuine : at + genuine + fakes], found.counterfeits)
-        assert card.genuine_rows(view) == [(first, genuine)]
+        cosines = rows[card.first : card.first + card.count] @ found.embeddings[0]
+        assert card.best_by_role(cosines)[view] == cosines[first : first + genuine].max()
     assert (cards["a"].count, cards["b"].count) == (10, 9)
-    assert cards["a"].genuine_rows("sole") == []
+    assert cards["a"].best_by_role(np.arange(10, dtype=np.float32)).keys() == {"lining", "logo", "stitching"}
 
 
 def test_an_index_tells_whose_a_row_is() -> None:

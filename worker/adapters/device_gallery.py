@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from engines.gpu.deviating import PatchSet, load_patch_set, patch_set_bytes, takes
 from engines.gpu.device import Device
@@ -28,15 +29,18 @@ _log = structlog.get_logger()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
     """Where a SKU's rows lie in its tenant's table of one space. `roles`: by role, counted from `first`, the first row,
-    how many genuine ones, and how many known counterfeits after them."""
+    how many genuine ones, and how many known counterfeits after them. The genuine rows of each role, then its fakes,
+    begin at `starts`."""
 
     roles: Mapping[str, tuple[int, int, int]]
     first: int
     count: int
+    starts: NDArray[np.intp]
 
-    def genuine_rows(self, role: str) -> list[tuple[int, int]]:
-        """The first and how many; nothing where the SKU has no reference of the role."""
-        return [self.roles[role][:2]] if role in self.roles else []
+    def best_by_role(self, cosines: NDArray[np.float32]) -> dict[str, float]:
+        """The best cosine of the genuine rows of each role, from those with all `count` rows."""
+        best = dict(zip(self.starts.tolist(), np.maximum.reduceat(cosines, self.starts).tolist(), strict=True))
+        return {role: best[first] for role, (first, genuine, _) in self.roles.items() if genuine}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,5 +223,11 @@ def cards_of(sets: Sequence[tuple[str, str, ReferenceSet]]) -> dict[str, Card]:
             genuine, fakes = len(found.embeddings), len(found.counterfeits)
             roles[view] = row - first, genuine, fakes
             row += genuine + fakes
-        cards[sku] = Card(roles=roles, first=first, count=row - first)
+        cards[sku] = Card(roles=roles, first=first, count=row - first, starts=_starts(roles))
     return cards
+
+
+def _starts(roles: Mapping[str, tuple[int, int, int]]) -> NDArray[np.intp]:
+    """Where runs of rows begin: empty ones have no beginning."""
+    runs = [run for at, genuine, fakes in roles.values() for run in ((at, genuine), (at + genuine, fakes))]
+    return np.array([at for at, count in runs if count], np.intp)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from typing import Final, TypeVar
 
 import numpy as np
@@ -40,6 +41,7 @@ from worker.core.matching import (
     roles_of,
     view_match,
 )
+from worker.core.policy import Rectangle
 from worker.errors import Fatal
 from worker.ports import Matcher
 
@@ -181,7 +183,7 @@ class DeviceMatcher:
 
     def _compared(self, views: Sequence[ComparedView], placed: Sequence[Placed]) -> list[Deviation | None]:
         comparisons = [
-            Comparison(probe=view.probe.patches, references=place.patches, kept=~_mask(view))
+            Comparison(probe=view.probe.patches, references=place.patches, kept=_kept(view))
             for view, place in zip(views, placed, strict=True)
             if place.patches
         ]
@@ -236,13 +238,12 @@ def _numbers_of(
         roles = role_similarity_of(view.job.sku, view.probe, view.gallery.sets, view.roles)
         return Numbers(cosines=own, counterfeit=fakes, other=other, roles=roles, compared=compared)
     first, genuine, fake = card.roles[view.probe.view]
+    best = card.best_by_role(cosines)
     return Numbers(
         cosines=cosines[first : first + genuine],
         counterfeit=float(cosines[first + genuine : first + genuine + fake].max()) if fake else None,
         other=other,
-        roles={
-            role: float(cosines[at : at + count].max()) for role in view.roles for at, count in card.genuine_rows(role)
-        },
+        roles={role: best[role] for role in view.roles if role in best},
         compared=compared,
     )
 
@@ -258,8 +259,13 @@ def _index(view: ComparedView) -> ViewIndex:
     return view.index
 
 
-def _mask(view: ComparedView) -> NDArray[np.bool_]:
-    return mask_of(view.probe.patch_grid, masked_of(view.job, view.probe.view, view.gallery))
+def _kept(view: ComparedView) -> NDArray[np.bool_]:
+    return _kept_of(view.probe.patch_grid, masked_of(view.job, view.probe.view, view.gallery))
+
+
+@lru_cache(maxsize=256)
+def _kept_of(grid: tuple[int, int], masked: tuple[Rectangle, ...]) -> NDArray[np.bool_]:
+    return ~mask_of(grid, masked)
 
 
 def _deviation(found: Deviations) -> Deviation | None:
