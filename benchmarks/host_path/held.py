@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +56,9 @@ def thread_names(pid: int) -> dict[int, str]:
     return {int(number): _NUMBERED.sub("", name) for number, name in found}
 
 
-def thread_cpu_s(pid: int, names: Mapping[int, str]) -> Counter[str]:
+def thread_cpu_s(pid: int, names: Mapping[int, str]) -> dict[str, float]:
     """CPU time by thread so far; whatever has no name is a library's."""
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             fields = (task / "stat").read_text().rpartition(")")[2].split()

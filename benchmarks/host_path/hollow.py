@@ -41,7 +41,7 @@ class Event:
     def synchronize(self) -> None: ...
 
 
-class Stream:
+class HollowStream:
     """`launched` and `grid` are the last kernel's."""
 
     handle = 0
@@ -68,7 +68,7 @@ class Driver:
     """What passes for pycuda.driver."""
 
     event_flags = types.SimpleNamespace(DISABLE_TIMING=2, BLOCKING_SYNC=1)
-    Stream = Stream
+    Stream = HollowStream
     Event = Event
     mem_alloc = Memory
 
@@ -96,12 +96,12 @@ class Driver:
         return Memory(array.nbytes)
 
     def memcpy_htod(self, to: Any, rows: NDArray[Any]) -> None: ...
-    def memcpy_htod_async(self, to: Any, rows: NDArray[Any], stream: Stream) -> None:
+    def memcpy_htod_async(self, to: Any, rows: NDArray[Any], stream: HollowStream) -> None:
         if rows.dtype == np.int64 and rows.ndim == 2:
             self._tables[int(to)] = rows.copy()
 
-    def memset_d8_async(self, at: int, value: int, size: int, stream: Stream) -> None: ...
-    def memcpy_dtoh_async(self, rows: NDArray[Any], source: Any, stream: Stream) -> None:
+    def memset_d8_async(self, at: int, value: int, size: int, stream: HollowStream) -> None: ...
+    def memcpy_dtoh_async(self, rows: NDArray[Any], source: Any, stream: HollowStream) -> None:
         at = int(source)
         if at in self._planted:
             name, squares = self._planted[at]
@@ -123,7 +123,7 @@ class Driver:
         self._outputs[output] = name, images
 
     def _kernel(self, name: str) -> Callable[..., None]:
-        def run(*given: Any, stream: Stream, grid: tuple[int, ...], **_more: Any) -> None:
+        def run(*given: Any, stream: HollowStream, grid: tuple[int, ...], **_more: Any) -> None:
             stream.launched, stream.grid = name, grid
             if name == "resample":
                 self._resampled(int(given[0]), int(given[2]))
@@ -143,7 +143,7 @@ class Driver:
         kinds = self._kinds.setdefault(squares, np.zeros(max(MANIFEST.profiles), np.intp))
         kinds[told[:, _ROW]] = told[:, _ADDRESS] % KINDS
 
-    def _compared(self, staged: NDArray[np.uint8], stream: Stream) -> None:
+    def _compared(self, staged: NDArray[np.uint8], stream: HollowStream) -> None:
         """What the kernels of compare.fatbin answer."""
         if stream.launched == "row_cosines":
             staged.view(np.float32)[:] = np.resize(self._answers.cosines, len(staged) // 4)

@@ -26,6 +26,7 @@ COPY_TYPES = {
     "BIGINT": "int8",
     "BOOLEAN": "bool",
 }
+_JSON = json.JSONEncoder(default=float, allow_nan=False)  # json.dumps would make one each time
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -61,9 +62,9 @@ def _type(table: Table, name: str) -> str:
 def _dumps(value: object) -> str:
     """Hardly any document holds what JSON lacks, so it is looked for only in those that do."""
     try:
-        return json.dumps(value, default=float, allow_nan=False)
+        return _JSON.encode(value)
     except ValueError:
-        return json.dumps(_finite(value), default=float, allow_nan=False)
+        return _JSON.encode(_finite(value))
 
 
 def _finite(value: object) -> object:

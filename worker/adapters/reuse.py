@@ -71,6 +71,7 @@ JOIN assay.reference_embeddings AS vector ON (vector.reference_id, vector.space)
 """  # noqa: S608 # constants of this module
 )
 
+_WRITTEN = {"position", "sha256", "phash", "again", *(f"band{place}" for place in range(BANDS))}
 _Key = tuple[int, str, str]  # position, view, kind
 
 
@@ -104,8 +105,9 @@ def _keep(hits: dict[_Key, ReuseHit], position: int, hit: ReuseHit) -> None:
         hits[key] = hit
 
 
-def _probes(jobs: Sequence[JobEvidence]) -> dict[str, list[object]]:
-    """The statement's arrays: one place a usable view."""
+def _probes(jobs: Sequence[JobEvidence]) -> dict[str, list[object] | str]:
+    """The statement's arrays: one place a usable view. Those of numbers are written here, as PostgreSQL reads them:
+    psycopg would write each number by itself."""
     columns: dict[str, list[object]] = defaultdict(list)
     for position, evidence in enumerate(jobs):
         for match in evidence.matches:
@@ -117,9 +119,11 @@ def _probes(jobs: Sequence[JobEvidence]) -> dict[str, list[object]]:
             columns["subject"].append(job.subject)
             columns["view"].append(probe.view)
             columns["space"].append(probe.engine.embedding_space)
-            columns["sha256"].append(bytes.fromhex(probe.sha256))
+            columns["sha256"].append(f'"\\\\x{probe.sha256}"')
             columns["phash"].append(signed(probe.phash))
             columns["again"].append(job.supersedes is not None)
             for place, band in enumerate(bands(probe.phash)):
                 columns[f"band{place}"].append(band)
-    return columns
+    return {
+        name: f"{{{','.join(map(str, column))}}}" if name in _WRITTEN else column for name, column in columns.items()
+    }
