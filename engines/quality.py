@@ -54,7 +54,10 @@ def measures_from(
         sharpness, mean / 255.0, counts[:, :_DARK].sum(axis=1) / total, counts[:, _BRIGHT:].sum(axis=1) / total,
         _glare(burnt), spread / 255.0,
     )  # fmt: skip
-    return [QualityMeasures(**dict(zip(_NAMES, row, strict=True))) for row in np.stack(columns, axis=1).tolist()]
+    return [
+        QualityMeasures(sharpness=sharp, brightness=bright, clipped_low=low, clipped_high=high, glare=glare, contrast=c)
+        for sharp, bright, low, high, glare, c in np.stack(columns, axis=1).tolist()
+    ]
 
 
 def _sharpness(grey: NDArray[np.uint8]) -> float:
@@ -101,4 +104,3 @@ def _dct_rows() -> NDArray[np.float32]:
 
 
 _DCT: Final = _dct_rows()
-_NAMES: Final = tuple(field.name for field in dataclasses.fields(QualityMeasures))

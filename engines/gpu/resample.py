@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIELDS: Final = 8  # the kernels' struct Photograph: eight 64-bit integers
+_WEIGHTS_AT, _TAPS = 5, 6
 _ROW_HEAD: Final = 2  # first tap and number of taps, before the weights
 
 
@@ -34,12 +35,9 @@ def taps(source: Source, side: int) -> int:
 
 def described(sources: Sequence[Source], side: int) -> tuple[NDArray[np.int64], int]:
     """The kernels' table, int64 [n,8], and how many integers the weights of all of them take."""
-    table = np.empty((len(sources), FIELDS), np.int64)
-    used = 0
-    for line, source in zip(table, sources, strict=True):
-        most = taps(source, side)
-        line[:] = (
-            source.address, source.pitch, source.width, source.height, source.orientation, used, most, source.row,
-        )  # fmt: skip
-        used += 2 * side * (most + _ROW_HEAD)
-    return table, used
+    table = np.array(
+        [(s.address, s.pitch, s.width, s.height, s.orientation, 0, taps(s, side), s.row) for s in sources], np.int64
+    ).reshape(len(sources), FIELDS)
+    ends = np.cumsum(2 * side * (table[:, _TAPS] + _ROW_HEAD))
+    table[1:, _WEIGHTS_AT] = ends[:-1]
+    return table, int(ends[-1]) if sources else 0

@@ -93,9 +93,14 @@ def find_reused(connection: Connection, jobs: Sequence[JobEvidence], *, rule: Co
 def _stored(
     connection: Connection, jobs: Sequence[JobEvidence], looks: Mapping[tuple[int, str], Vector], rule: CopyRule
 ) -> Iterable[tuple[int, ReuseHit]]:
+    found: set[_Key] = set()
     for row in connection.execute(FIND, {**_probes(jobs), "bits": rule.bits}):
-        stored = None if row.embedding is None else np.asarray(row.embedding.to_list(), np.float32)
+        key = row.position, row.view, row.kind
+        if not row.exact and key in found:  # eight candidates a view are many vectors to read
+            continue
+        stored = None if row.embedding is None else np.asarray(row.embedding.to_numpy(), np.float32)
         if row.exact or rule.alike(looks[row.position, row.view], stored):
+            found.add(key)
             yield row.position, ReuseHit(view=row.view, kind=row.kind, other=row.other, exact=row.exact)
 
 
