@@ -1,8 +1,8 @@
 """From a signed graph to the graph that a GPU is given: named rewrites, the same bytes for the same input.
 
 The signed graph is typed FP32 around its Q/DQ pairs. On a GPU `half` computes what is not quantised in FP16, but for
-reductions and what follows from them (norms of features, shares of attention), which stay FP32: there FP16 overflows or
-loses what is told. A first convolution that reads the photographs gets a fourth, empty channel, which is what INT8
+reductions, the squares that they sum and what follows from them (norms of features, shares of attention), which stay
+FP32: there FP16 overflows or loses what is told. A first convolution that reads the photographs gets a fourth, empty channel, which is what INT8
 kernels want. `half-int8` also takes photographs that are quantised already. Whether a rewrite was right is told by the
 engine's golden outputs on the device.
 """
@@ -25,6 +25,7 @@ _OPSET: Final = 19  # from here on Q and DQ are typed by their scales
 _IR_VERSION: Final = 9
 _PAIRS: Final = frozenset(("QuantizeLinear", "DequantizeLinear"))
 _EXACT: Final = frozenset(("ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Resize", "Range"))
+_SQUARES: Final = frozenset(("Mul", "Pow"))
 _LEAST_SCALE: Final = 2.0**-24  # the smallest FP16 above zero: a scale must not vanish
 _MOST: Final = 65504.0
 _CHANNELS: Final = 4
@@ -220,12 +221,20 @@ def _float_tensors(graph: ModelProto) -> set[str]:
 
 
 def _exact_nodes(graph: ModelProto) -> set[str]:
-    """The outputs of reductions and of all that follows from them."""
+    """The outputs of reductions, of the squares that nothing else reads (of a feature of 256 FP16 holds none), and of
+    all that follows."""
     found: set[str] = set()
     for node in graph.graph.node:
-        if node.op_type in _EXACT or found.intersection(node.input):
+        if node.op_type in _EXACT or found.intersection(node.input) or _summed_square(graph, node):
             found.update(node.output)
     return found
+
+
+def _summed_square(graph: ModelProto, node: Any) -> bool:
+    if node.op_type not in _SQUARES or (node.op_type == "Mul" and node.input[0] != node.input[1]):
+        return False
+    readers = _readers(graph, node.output[0])
+    return bool(readers) and all(reader.op_type in _EXACT for reader in readers)
 
 
 def _as_half(array: NDArray[Any], is_scale: bool) -> NDArray[np.float16]:

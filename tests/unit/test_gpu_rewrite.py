@@ -8,7 +8,8 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, parser
+from onnx.reference import ReferenceEvaluator
 
 from engines.golden import golden_pixels
 from engines.gpu.rewrite import DeviceGraph, device_graphs
@@ -72,3 +73,26 @@ def test_what_is_quantised_reads_and_gives_half_precision_and_reductions_do_not(
         if node.op_type == "ReduceL2":
             cast = makers[node.input[0]]
             assert cast.op_type == "Cast" and cast.attribute[0].i == TensorProto.FLOAT
+
+
+NORMALISED = """
+<ir_version: 8, opset_import: ["": 17]>
+features (float[N,4] images) => (float[N,4] embedding)
+<int64[1] last = {-1}, float[1] tiny = {0.000001}, float[1] large = {300.0}> {
+    pooled = Mul(images, large)
+    squared = Mul(pooled, pooled)
+    power = ReduceSum(squared, last)
+    length = Sqrt(power)
+    floored = Add(length, tiny)
+    embedding = Div(pooled, floored)
+}
+"""
+
+
+def test_features_whose_squares_are_beyond_half_precision_keep_their_length() -> None:
+    """By onnx's own evaluator: ONNX Runtime on a CPU computes FP16 in FP32 and would not see it."""
+    signed = parser.parse_model(NORMALISED).SerializeToString()
+    rewritten = {graph.recipe: graph for graph in device_graphs(signed)}["half"]
+    features = np.array([[0.9, -1.0, 0.5, 0.1]], np.float16)
+    (found,) = ReferenceEvaluator(ModelProto.FromString(rewritten.model)).run(None, {"images": features})
+    assert np.linalg.norm(found, axis=-1) == pytest.approx(1.0, abs=1e-3)
