@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
+from typing import Final
 
 from engines.container import Container
 from engines.decode import ImageFault
@@ -28,6 +29,8 @@ from engines.session import (
     ViewFeatures,
     settled,
 )
+
+_NO_SQUARE: Final[Square] = Future()  # of a photograph that the device decodes: nobody waits for it
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,7 @@ class DeviceSession(EncoderSession):
         super().__init__(runners, decoder, closing, deadline_s=deadline_s, device=device)
         self._examining = decoder
         self._largest = {name: runner.largest for name, runner in photographs.items()}
+        self._opened = {name: runner.opened for name, runner in photographs.items()}
         self._photographs = {name: GuardedRunner[Sequence[Photograph]](r) for name, r in photographs.items()}
 
     def start(self, batch: Sequence[EncodeRequest]) -> PendingBatch:
@@ -112,7 +116,7 @@ class DeviceSession(EncoderSession):
                 found = self._taken(request, container)
                 taken.setdefault(request.encoder, []).append(found)
                 slots.append(found.slot)
-                squares.append(Future())  # nobody waits for it
+                squares.append(_NO_SQUARE)
                 continue
             square = self._examining.begin(request.blob, container)
             slots.append(self.follow(request.encoder, square))
@@ -124,7 +128,7 @@ class DeviceSession(EncoderSession):
 
     def _taken(self, request: EncodeRequest, container: Container) -> _Taken:
         fallback = _Fallback(partial(self._on_cpu, request, container))
-        found = photograph(request.blob, container, fallback)
+        found = photograph(request.blob, container, self._opened[request.encoder], fallback)
         return _Taken(photograph=found, slot=Future(), fallback=fallback, trailing_bytes=container.trailing_bytes)
 
     def _on_cpu(self, request: EncodeRequest, container: Container) -> Slot:

@@ -24,7 +24,7 @@ def test_filling_a_batch_up_adds_a_quarter_at_most(largest: int) -> None:
 
 def sized(*megapixels: float) -> list[Photograph]:
     return [
-        Photograph(picture=b"", width=int(m * 1000), height=1000, orientation=1, refused=lambda: None)
+        Photograph(picture=b"", stream=None, width=int(m * 1000), height=1000, orientation=1, refused=lambda: None)
         for m in megapixels
     ]
 
@@ -88,9 +88,9 @@ def test_a_photograph_tells_its_size_upright(orientation: int, size: tuple[int, 
     blob = jpeg(exif=exif)
     container = examined(blob)
     assert container is not None
-    found = photograph(blob, container, lambda: None)
+    found = photograph(blob, container, bytes.upper, lambda: None)
     assert found.source_size == size
-    assert b"Exif" not in found.picture
+    assert b"Exif" not in found.picture and found.stream == found.picture.upper()
 
 
 def test_tables_of_a_ragged_batch_do_not_overlap() -> None:
@@ -99,6 +99,8 @@ def test_tables_of_a_ragged_batch_do_not_overlap() -> None:
         Source(address=1, pitch=w * 3, width=w, height=h, orientation=1, row=row) for row, (w, h) in enumerate(sizes)
     ]
     table, integers = described(sources, 64)
-    lengths = [2 * 64 * (taps(source, 64) + 2) for source in sources]
+    widths, heights = (np.array(axis) for axis in zip(*sizes, strict=True))
+    assert list(taps(widths, heights, 64)) == [3, 23, 5]
+    lengths = [2 * 64 * (most + 2) for most in (3, 23, 5)]
     assert list(table[:, 5]) == [0, lengths[0], lengths[0] + lengths[1]]
     assert integers == sum(lengths)
