@@ -1,5 +1,5 @@
-"""The worker's decoders for a benchmark: blobs in, pixels on the device or squares on the host. Batches are begun as the
-worker begins them: the caller's thread examines the next one while the device's decodes."""
+"""The worker's decoders for a benchmark: blobs in, pixels on the device or squares on the host. Batches are begun as
+the worker begins them: the caller's thread examines the next one while the device's decodes."""
 
 from __future__ import annotations
 

@@ -81,8 +81,8 @@ class Device:
 
 
 def own_stream() -> Any:
-    """A stream that waits for no other. Ordinary ones wait for CUDA's default stream, on which every plain copy runs, and
-    it for them: a copy for the gallery would hold up decoding and inference. In the device's thread."""
+    """A stream that waits for no other. Ordinary ones wait for CUDA's default stream, on which every plain copy runs,
+    and it for them: a copy for the gallery would hold up decoding and inference. In the device's thread."""
     import pycuda.driver as cuda
 
     return cuda.Stream(_NON_BLOCKING)

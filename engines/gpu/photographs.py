@@ -18,10 +18,9 @@ _SWAPPING: Final = range(5, 9)
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Photograph:
-    """A JPEG for the device: `picture` holds the segments that make it, `stream` is what the decoder made of those (None
-    where it makes nothing of them), `width` and `height` are px before `orientation` (1 to 8). The device's threads set
-    `look` once it was seen, or call `refused`, once, where they cannot decode it; the batch that it is part of goes on
-    without it."""
+    """A JPEG for the device: `picture` holds the segments that make it, `stream` is what the decoder made of those, or
+    None, `width` and `height` are px before `orientation` (1 to 8). The device's threads set `look` once it was seen,
+    or call `refused`, once, where they cannot decode it; the batch that it is part of goes on without it."""
 
     picture: bytes
     stream: Any | None

@@ -201,7 +201,9 @@ def test_a_batch_is_decoded_while_the_one_before_runs(
             if len(fakes.steps) >= 4:
                 break
             threading.Event().wait(0.05)
-        assert fakes.steps == ["decode", "infer"] * 2, "each is queued before the next is decoded; the third has no slot"
+        assert fakes.steps == ["decode", "infer"] * 2, (
+            "each is queued before the next is decoded; the third has no slot"
+        )
     finally:
         fakes.hang.set()
     assert all(isinstance(batch.result()[0], ViewFeatures) for batch in batches)
