@@ -188,7 +188,7 @@ class Fakes:
             def create_builder_config(self) -> Any:
                 cache = types.SimpleNamespace(serialize=lambda: b"timings")
                 return types.SimpleNamespace(
-                    create_timing_cache=lambda raw: cache, set_timing_cache=lambda cache, ignore: True,
+                    set_flag=lambda flag: None, create_timing_cache=lambda raw: cache, set_timing_cache=lambda cache, ignore: True,
                     get_timing_cache=lambda: cache, add_optimization_profile=lambda profile: 0,
                 )  # fmt: skip
 
@@ -208,7 +208,7 @@ class Fakes:
         return types.SimpleNamespace(
             __version__="10.6.0", Logger=logger, Builder=Builder, OnnxParser=Parser, Runtime=runtime,
             NetworkDefinitionCreationFlag=types.SimpleNamespace(STRONGLY_TYPED=1),
-            TensorFormat=types.SimpleNamespace(CHW4=4),
+            TensorFormat=types.SimpleNamespace(CHW4=4), BuilderFlag=types.SimpleNamespace(VERSION_COMPATIBLE=1),
         )  # fmt: skip
 
     def _codec(self) -> Any:
