@@ -189,7 +189,8 @@ class Fakes:
                 cache = types.SimpleNamespace(serialize=lambda: b"timings")
                 return types.SimpleNamespace(
                     set_flag=lambda flag: None, create_timing_cache=lambda raw: cache,
-                    set_timing_cache=lambda cache, ignore: True, get_timing_cache=lambda: cache, add_optimization_profile=lambda profile: 0,
+                    set_timing_cache=lambda cache, ignore: True, get_timing_cache=lambda: cache,
+                    add_optimization_profile=lambda profile: 0,
                 )  # fmt: skip
 
             def create_optimization_profile(self) -> Any:

@@ -24,7 +24,7 @@ def no_maps() -> None:
     def blank(maps: Sequence[Any], _scaled: object) -> list[Grid]:
         return [BLANK] * len(maps)
 
-    explanation._grids = blank  # noqa: SLF001 (looks inside on purpose)
+    explanation._grids = blank  # type: ignore[assignment]  # noqa: SLF001 (looks inside on purpose)
 
 
 CHANGES: Final = {"cpu-decode": cpu_decode, "no-maps": no_maps}

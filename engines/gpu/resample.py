@@ -40,4 +40,4 @@ def described(sources: Sequence[Source], side: int) -> tuple[NDArray[np.int64], 
 def taps(widths: NDArray[np.int64], heights: NDArray[np.int64], side: int) -> NDArray[np.int64]:
     """The most taps that an output pixel of each photograph has."""
     shorter = np.minimum(widths, heights)
-    return np.maximum(-(-shorter // side), 1) * 2 + 1
+    return np.asarray(np.maximum(-(-shorter // side), 1) * 2 + 1)
