@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from engines.container import examined
 from engines.gpu.graphs import bucket_for, buckets
+from engines.gpu.jpegs import Stage
 from engines.gpu.photographs import Photograph, for_device, parts, photograph
 from engines.gpu.resample import Source, described, taps
 
@@ -104,3 +106,29 @@ def test_tables_of_a_ragged_batch_do_not_overlap() -> None:
     lengths = [2 * 64 * (most + 2) for most in (3, 23, 5)]
     assert list(table[:, 5]) == [0, lengths[0], lengths[0] + lengths[1]]
     assert integers == sum(lengths)
+
+
+class Pixels:
+    """An image of the decoder's, whose address is asked for with a cost."""
+
+    def __init__(self, capacity: int, address: int) -> None:
+        self.capacity, self.at, self.asked = capacity, address, 0
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, tuple[int, bool]]:
+        self.asked += 1
+        return {"data": (self.at, False)}
+
+
+def test_an_image_s_address_is_asked_for_when_it_is_new_or_has_grown() -> None:
+    events = types.SimpleNamespace(Event=lambda flags: None, event_flags=types.SimpleNamespace(DISABLE_TIMING=2))
+    stage, image = Stage(events, kept_bytes=100), Pixels(60, 0x1000)
+    stage.images = [image]
+    assert [stage.address(image) for _ in range(3)] == [0x1000] * 3 and image.asked == 1
+    image.capacity, image.at = 90, 0x2000
+    assert stage.address(image) == 0x2000 and image.asked == 2
+    stage.images.append(Pixels(70, 0x3000))
+    stage.begin(types.SimpleNamespace(wait_for_event=lambda event: None))
+    assert [kept.capacity for kept in stage.images] == [70], "the largest goes where there is too much"
+    stage.address(image)
+    assert image.asked == 3, "nothing is believed of ids from before"
