@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
-from typing import Final
 
 from engines.container import Container
 from engines.decode import ImageFault
@@ -29,8 +28,6 @@ from engines.session import (
     ViewFeatures,
     settled,
 )
-
-_NO_SQUARE: Final[Square] = Future()  # of a photograph that the device decodes: nobody waits for it
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +113,7 @@ class DeviceSession(EncoderSession):
                 found = self._taken(request, container)
                 taken.setdefault(request.encoder, []).append(found)
                 slots.append(found.slot)
-                squares.append(_NO_SQUARE)
+                squares.append(Future())  # nobody waits for it
                 continue
             square = self._examining.begin(request.blob, container)
             slots.append(self.follow(request.encoder, square))
