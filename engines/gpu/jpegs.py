@@ -71,8 +71,12 @@ class Stage:
             over -= int(self.images[first].capacity)
             first += 1
         if first:
-            del self.images[:first]
-            self._places.clear()  # another image may have the id of one that is gone
+            self.keep(self.images[first:])
+
+    def keep(self, images: list[Any]) -> None:
+        """Have these, and believe nothing of others, whose ids may be another's tomorrow."""
+        self.images = images
+        self._places = {id(image): self._places[id(image)] for image in images if id(image) in self._places}
 
 
 class Jpegs:
@@ -138,7 +142,7 @@ class Jpegs:
         images = self._decoder.decode(streams, images=given, params=self._params, cuda_stream=self._stream.handle)
         # a buffer whose photograph was refused stays, for what was queued may still write to it
         kept = [image if image is not None else lent for image, lent in zip(images, given, strict=True)]
-        stage.images = [*(image for image in kept if image is not None), *stage.images[len(streams) :]]
+        stage.keep([*(image for image in kept if image is not None), *stage.images[len(streams) :]])
         return list(images)
 
 

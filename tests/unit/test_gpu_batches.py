@@ -123,12 +123,13 @@ class Pixels:
 def test_an_image_s_address_is_asked_for_when_it_is_new_or_has_grown() -> None:
     events = types.SimpleNamespace(Event=lambda flags: None, event_flags=types.SimpleNamespace(DISABLE_TIMING=2))
     stage, image = Stage(events, kept_bytes=100), Pixels(60, 0x1000)
-    stage.images = [image]
+    stage.keep([image])
     assert [stage.address(image) for _ in range(3)] == [0x1000] * 3 and image.asked == 1
     image.capacity, image.at = 90, 0x2000
     assert stage.address(image) == 0x2000 and image.asked == 2
-    stage.images.append(Pixels(70, 0x3000))
+    stage.keep([image, Pixels(70, 0x3000)])
+    assert stage.address(image) == 0x2000 and image.asked == 2
     stage.begin(types.SimpleNamespace(wait_for_event=lambda event: None))
     assert [kept.capacity for kept in stage.images] == [70], "the largest goes where there is too much"
     stage.address(image)
-    assert image.asked == 3, "nothing is believed of ids from before"
+    assert image.asked == 3, "nothing is believed of images that are gone"
