@@ -27,6 +27,7 @@ FINAL_EFFORT: Final = 2  # 3 takes minutes for a profile of several batches
 SURE: Final = 3  # recipes that are raced whatever comes after
 AFTER_S: Final = 190.0  # for what follows the race, of which most goals are made
 RIVAL_S: Final = 75.0  # in which it begins with another batch; the best one comes first
+RIVAL_SHARE: Final = 0.18  # of the section's time, at most
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,11 +93,12 @@ class EngineRace:
 
     def torch_compile(self) -> dict[str, float]:
         out = self.section.folder / f"{self.family.name}.rival.json"
-        arguments = (self.family.name, "--out", str(out), "--budget", f"{RIVAL_S:.0f}")
+        budget_s = min(RIVAL_S, RIVAL_SHARE * self.section.left_s)
+        arguments = (self.family.name, "--out", str(out), "--budget", f"{budget_s:.0f}")
         caches = cache_environment(self.section.folder)
         child = Child.started("benchmarks.gpu.rival", arguments, out.with_suffix(".log"), caches)
         try:
-            child.wait(RIVAL_S + 45)
+            child.wait(budget_s + 45)
         finally:
             if out.exists():
                 told = json.loads(out.read_text())

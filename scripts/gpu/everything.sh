@@ -83,9 +83,17 @@ run() { # run NAME LIMIT_S COMMAND...
   keep
 }
 
+graphs=
+if [[ " ${wanted[*]} " == *" resnet "*" vit "* ]]; then # a minute and a half of the CPU, while the GPU races another network
+  CUDA_VISIBLE_DEVICES='' nice -n 19 "$python" -m benchmarks.gpu.networks vit_b16 "$work/bench/vit_b16" \
+    >"$work/logs/vit-graphs.log" 2>&1 &
+  graphs=$!
+fi
+
 for name in "${wanted[@]}"; do
   read -ra step < <(echo "$steps" | awk -v name="$name" '$1 == name')
   if [ ${#step[@]} -eq 0 ]; then summary+=("$name: no such step"); continue; fi
+  if [ "$name" = vit ] && [ -n "$graphs" ]; then wait "$graphs"; fi
   run "$name" "${step[2]}" "${step[@]:3}"
 done
 echo "#### summary"
