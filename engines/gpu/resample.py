@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -26,18 +27,19 @@ class Source:
     row: int
 
 
+def taps(source: Source, side: int) -> int:
+    """The most taps that an output pixel of this photograph has."""
+    return math.ceil(max(min(source.width, source.height) / side, 1.0)) * 2 + 1
+
+
 def described(sources: Sequence[Source], side: int) -> tuple[NDArray[np.int64], int]:
-    """The kernels' table, int64 [n,8], and how many integers the weights of all of them take. At once for the batch:
-    the device waits meanwhile."""
-    table = np.array([(s.address, s.pitch, s.width, s.height, s.orientation, 0, 0, s.row) for s in sources], np.int64)
-    most = taps(table[:, 2], table[:, 3], side)
-    lengths = 2 * side * (most + _ROW_HEAD)
-    table[:, 5] = np.cumsum(lengths) - lengths
-    table[:, 6] = most
-    return table, int(lengths.sum())
-
-
-def taps(widths: NDArray[np.int64], heights: NDArray[np.int64], side: int) -> NDArray[np.int64]:
-    """The most taps that an output pixel of each photograph has."""
-    shorter = np.minimum(widths, heights)
-    return np.asarray(np.maximum(-(-shorter // side), 1) * 2 + 1)
+    """The kernels' table, int64 [n,8], and how many integers the weights of all of them take."""
+    table = np.empty((len(sources), FIELDS), np.int64)
+    used = 0
+    for line, source in zip(table, sources, strict=True):
+        most = taps(source, side)
+        line[:] = (
+            source.address, source.pitch, source.width, source.height, source.orientation, used, most, source.row,
+        )  # fmt: skip
+        used += 2 * side * (most + _ROW_HEAD)
+    return table, used
