@@ -131,13 +131,13 @@ def _calibrate(stand: Stand, chosen: Models, goods: Goods, console: Console) -> 
     """Publish the score calibration shipped for these engines; others get one of their own, for timing."""
     shipped = chosen.calibration()
     if shipped is not None:
-        _publish(stand, shipped)
+        publish_calibration(stand, shipped)
         return
     console.print("no score calibration was shipped for these encoders: fitting one for the timing")
     calibrate_for_timing(stand, goods.jobs)
 
 
-def _publish(stand: Stand, calibration: ScoreCalibration) -> None:
+def publish_calibration(stand: Stand, calibration: ScoreCalibration) -> None:
     scores = (*calibration.genuine_scores.values(), *calibration.counterfeit_scores.values())
     with environment(stand.curator):
         database = open_database(load_settings())

@@ -23,10 +23,11 @@ from rich.table import Table
 from sqlalchemy import Engine
 
 from demo.audited import audited
+from demo.backend import demo_backend
 from demo.float_twin import twin_verdicts
 from demo.goods import catalogue, heldout_skus
 from demo.photographs import JOB_SPECIMENS, Specimen, labelled, references
-from demo.recalibrate import CALIBRATION, PROFILES, rendered
+from demo.recalibrate import PROFILES, rendered
 from demo.scenario import FORGED, GENUINE, UNKNOWN_SKUS, Example, labelled_examples, resold, special_examples
 from demo.stand import TENANT, Stand, WorkerProcess, new_stand, psql_line
 from demo.tables import accuracy_table, by_kind, flips, tally
@@ -87,9 +88,10 @@ def _demo(console: Console, closing: ExitStack, keep: bool) -> int:
     console.print(f"photographs: {6 * (len(items) + len(spare))} of jobs, {6 * 5 * 24} of references")
 
     addresses = _services(console, closing, keep)
-    stand = new_stand(addresses, FOLDER / "stand", {"ASSAY_BUILD": "demo"})
+    backend, fitted = demo_backend()
+    stand = new_stand(addresses, FOLDER / "stand", {"ASSAY_BUILD": "demo", "ASSAY_ENGINES__BACKEND": backend})
     settings = _settings(stand)
-    _prepare(console, stand, settings, enrolled)
+    _prepare(console, stand, settings, enrolled, fitted)
     worker = _worker(console, stand, closing, keep)
 
     examples = labelled_examples(items, TENANT)
@@ -147,12 +149,12 @@ def _settings(stand: Stand) -> Settings:
         return load_settings()
 
 
-def _prepare(console: Console, stand: Stand, settings: Settings, enrolled: Path) -> None:
+def _prepare(console: Console, stand: Stand, settings: Settings, enrolled: Path, fitted: Path) -> None:
     stand.assay("topics", "apply")
     console.print("enrolling the references")
     by = ("--tenant", TENANT, "--by", "demo", "--provenance", "rendered by the demo")
     stand.assay("enroll", str(enrolled), *by, "--profiles", str(PROFILES), env=stand.curator)
-    calibration = from_json(json.loads(CALIBRATION.read_text()))
+    calibration = from_json(json.loads(fitted.read_text()))
     scores = (*calibration.genuine_scores.values(), *calibration.counterfeit_scores.values())
     database = open_database(settings)
     try:

@@ -2,11 +2,13 @@
 
 Rendered specimens of SKUs that are in no training set and not in the demo's catalogue are enrolled and labelled, and go
 through `assay calibrate` as a user's own would. Forgeries are of the families that training has seen, so that what is
-said of the others stays honest. The result is committed beside the encoders it belongs to.
+said of the others stays honest. The result is committed beside the encoders it belongs to. Each backend has its own:
+`python -m demo.recalibrate --backend tensorrt` fits a GPU's.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 from collections.abc import Sequence
@@ -15,16 +17,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from demo.backend import calibration_of
 from demo.goods import Sku, heldout_skus
 from demo.photographs import CALIBRATION_SPECIMENS, Specimen, cache_folder, labelled, photograph, references
 from demo.stand import TENANT, new_stand
 from demo.unseen import SEEN_FAMILIES
 from devstack import Devstack
-from engines.catalogue import MODELS_DIR
 
 SKUS = 48  # of the held-out range, 16 a category; `make evaluate` must use others
 GENUINE, FORGED = 7, 14  # specimens a SKU
-CALIBRATION = MODELS_DIR / "calibration.openvino.json"
+CALIBRATION = calibration_of("openvino")
+BACKENDS = ("openvino", "tensorrt")
 PROFILES = Path(__file__).with_name("profiles.toml")
 
 
@@ -55,19 +58,22 @@ def _packed(path: Path) -> None:
 
 
 def main() -> None:
-    console = Console()
+    parser = argparse.ArgumentParser(prog="python -m demo.recalibrate", description=__doc__)
+    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0])
+    backend = parser.parse_args().backend
+    calibration, console = calibration_of(backend), Console()
     enrolled = rendered("calibration-references", references(calibration_skus()), console)
     items = rendered("calibration-items", calibration_set(), console)
     with tempfile.TemporaryDirectory() as folder, Devstack(Path(folder) / "stack").session() as addresses:
-        stand = new_stand(addresses, Path(folder) / "stand")
+        stand = new_stand(addresses, Path(folder) / "stand", {"ASSAY_ENGINES__BACKEND": backend})
         by = ("--tenant", TENANT, "--by", "demo")
         console.print("enrolling the references")
         stand.assay("enroll", str(enrolled), *by, "--profiles", str(PROFILES), env=stand.curator)
         console.print("encoding the labelled items and fitting")
-        fitting = ("calibrate", str(items), "--tenant", TENANT, "--out", str(CALIBRATION))
+        fitting = ("calibrate", str(items), "--tenant", TENANT, "--out", str(calibration))
         console.print(stand.assay(*fitting, env=stand.curator, timeout_s=3600))
-    _packed(CALIBRATION)
-    console.print(f"wrote {CALIBRATION}")
+    _packed(calibration)
+    console.print(f"wrote {calibration}")
 
 
 if __name__ == "__main__":

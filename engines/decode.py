@@ -181,11 +181,24 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _plain(image: Image.Image) -> Image.Image:
     """RGB (or CMYK, for its profile) without transparency; what is transparent becomes white."""
+    image = _eight_bits(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return _on_white(image)
     if image.mode == "RGB" or (image.mode == "CMYK" and "icc_profile" in image.info):
         return image
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits by its high byte, as Pillow itself reads colours of 16 bits; its conversion would cut off
+    everything above 255, which is nearly all of a photograph."""
+    if not image.mode.startswith("I;16"):
+        return image
+    grey = image.point(lambda level: level * (1 / 256))
+    clear = grey.info.get("transparency")
+    if isinstance(clear, int):
+        grey.info["transparency"] = clear >> 8
+    return grey.convert("L")
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -77,18 +77,19 @@ class GuardedBatch(Generic[B]):
     def result(self, timeout_s: float | None = None) -> EncoderOutputs:
         """See engines.runner. A batch that is run again has the same time again. Raises RunnerFailed."""
         if self._outputs is None:
-            self._outputs = self._believed(timeout_s)
-            self.broken = _broken(self._outputs)
+            self._outputs, self.broken = self._believed(timeout_s)
             for row_is_broken in self.broken:
                 self._count(bool(row_is_broken))
         return self._outputs
 
-    def _believed(self, timeout_s: float | None) -> EncoderOutputs:
+    def _believed(self, timeout_s: float | None) -> tuple[EncoderOutputs, NDArray[np.bool_]]:
         outputs = _read(self._runner, self._batch, self._pending, timeout_s)
-        if len(self._batch) == 1 or not _broken(outputs).any():
-            return outputs
+        broken = _broken(outputs)
+        if len(self._batch) == 1 or not broken.any():
+            return outputs, broken
         singles = [self._batch[row : row + 1] for row in range(len(self._batch))]
-        return joined([_read(self._runner, one, _begun(self._runner, one), timeout_s) for one in singles])
+        again = joined([_read(self._runner, one, _begun(self._runner, one), timeout_s) for one in singles])
+        return again, _broken(again)
 
 
 def _broken(outputs: EncoderOutputs) -> NDArray[np.bool_]:

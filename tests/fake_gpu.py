@@ -44,6 +44,8 @@ class Event:
 
 
 class Stream:
+    def __init__(self, flags: int = 0) -> None: ...
+
     fault: Exception | None = None
     handle = 0
 
@@ -60,6 +62,7 @@ class Fakes:
 
     def __init__(self, kernels: ctypes.CDLL) -> None:
         self.kernels = kernels
+        self.pinned: list[tuple[int, int]] = []  # from, to
         self.reset()
 
     def reset(self) -> None:
@@ -70,6 +73,7 @@ class Fakes:
         self.hang: threading.Event | None = None
         self.decoded: list[int] = []
         self.executed: list[int] = []
+        self.steps: list[str] = []
         self.threads: set[str] = set()
         self.free_bytes = 100 << 30
 
@@ -110,6 +114,16 @@ class Fakes:
             fakes.threads.add(threading.current_thread().name)
             ctypes.memmove(to, source, size)
 
+        def pinned(shape: Any, dtype: Any) -> Any:
+            made = np.zeros(shape, dtype)
+            fakes.pinned.append((made.ctypes.data, made.ctypes.data + made.nbytes))
+            return made
+
+        def to_host(rows: Any, source: Any, stream: Any) -> None:
+            begin = rows.ctypes.data
+            assert any(b <= begin and begin + rows.nbytes <= e for b, e in fakes.pinned), "the thread would wait here"
+            copy(begin, int(source), rows.nbytes)
+
         class Hung(Event):
             def synchronize(self) -> None:
                 if fakes.hang is not None:
@@ -121,9 +135,9 @@ class Fakes:
             init=lambda: None, Device=Device, Stream=Stream, Event=Hung, mem_alloc=Memory, to_device=to_device,
             event_flags=types.SimpleNamespace(DISABLE_TIMING=2, BLOCKING_SYNC=1),
             mem_get_info=lambda: (fakes.free_bytes, 100 << 30),
-            pagelocked_empty=lambda shape, dtype: np.zeros(shape, dtype),
+            pagelocked_empty=pinned,
             memcpy_htod_async=lambda to, rows, stream: copy(int(to), rows.ctypes.data, rows.nbytes),
-            memcpy_dtoh_async=lambda rows, source, stream: copy(rows.ctypes.data, int(source), rows.nbytes),
+            memcpy_dtoh_async=to_host,
             memset_d8_async=lambda at, value, size, stream: ctypes.memset(int(at), value, size),
             module_from_buffer=lambda raw: types.SimpleNamespace(get_function=self._kernel),
         )  # fmt: skip
@@ -174,8 +188,9 @@ class Fakes:
             def create_builder_config(self) -> Any:
                 cache = types.SimpleNamespace(serialize=lambda: b"timings")
                 return types.SimpleNamespace(
-                    create_timing_cache=lambda raw: cache, set_timing_cache=lambda cache, ignore: True,
-                    get_timing_cache=lambda: cache, add_optimization_profile=lambda profile: 0,
+                    set_flag=lambda flag: None, create_timing_cache=lambda raw: cache,
+                    set_timing_cache=lambda cache, ignore: True, get_timing_cache=lambda: cache,
+                    add_optimization_profile=lambda profile: 0,
                 )  # fmt: skip
 
             def create_optimization_profile(self) -> Any:
@@ -194,7 +209,7 @@ class Fakes:
         return types.SimpleNamespace(
             __version__="10.6.0", Logger=logger, Builder=Builder, OnnxParser=Parser, Runtime=runtime,
             NetworkDefinitionCreationFlag=types.SimpleNamespace(STRONGLY_TYPED=1),
-            TensorFormat=types.SimpleNamespace(CHW4=4),
+            TensorFormat=types.SimpleNamespace(CHW4=4), BuilderFlag=types.SimpleNamespace(VERSION_COMPATIBLE=1),
         )  # fmt: skip
 
     def _codec(self) -> Any:
@@ -204,9 +219,8 @@ class Fakes:
             def __init__(self, picture: bytes) -> None:
                 self.pixels = np.ascontiguousarray(np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")))
                 self.capacity = self.pixels.nbytes
-                self.__cuda_array_interface__ = {
-                    "shape": self.pixels.shape, "strides": None, "data": (self.pixels.ctypes.data, False),
-                }  # fmt: skip
+                self.shape, self.strides = self.pixels.shape, self.pixels.strides
+                self.__cuda_array_interface__ = {"data": (self.pixels.ctypes.data, False)}
 
         class Decoder:
             """Its first batch says how many photographs the hardware is given of every later one."""
@@ -223,6 +237,7 @@ class Fakes:
                 if len(streams) > fakes.most:
                     raise RuntimeError("CUDA Runtime failure: out of memory")
                 fakes.decoded.append(len(streams))
+                fakes.steps.append("decode")
                 return [decoded(stream.picture) for stream in streams]
 
         def decoded(picture: bytes) -> Decoded | None:
@@ -292,6 +307,7 @@ class Context:
     def execute_async_v3(self, handle: int) -> bool:
         fakes = self.engine.fakes
         fakes.executed.append(self.shape[0])
+        fakes.steps.append("infer")
         kind = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
         dtype = np.dtype(kind[self.engine.types["images"]])
         raw = _at(self.addresses["images"], int(np.prod(self.shape)) * dtype.itemsize).view(dtype)

@@ -225,6 +225,6 @@ def _find(section: Section, family: Family, found: dict[str, Any]) -> None:
     kind = "resnet" if family.recipe == "residual" else "vit"
     told = f"recall@1 {found['recall@1 FP32']:.4f} to {found['recall@1']:.4f} over {found['queries']} queries"
     section.find(f"G5-{kind}-recall", lost, told)
-    section.find(f"G5-{kind}-mean", found["cosine mean"])
+    section.find(f"G5-{kind}-mean", found["cosine mean"], told)
     if kind == "resnet":
-        section.find("G5-resnet-p1", found["cosine P1"])
+        section.find("G5-resnet-p1", found["cosine P1"], told)

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.gpu.end_to_end import services
 from benchmarks.gpu.machine import memory_used_mb
 from benchmarks.gpu.record import Section
+from benchmarks.gpu.standing import services
 from demo.stand import WorkerProcess
 from devstack import Addresses
 from schemas.codec import decode_verdict

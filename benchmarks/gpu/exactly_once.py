@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from benchmarks.gpu.end_to_end import services
 from benchmarks.gpu.record import Section
+from benchmarks.gpu.standing import services
 from benchmarks.transactions import Turn, finding, transaction_cost
 from devstack import Addresses
 

@@ -13,11 +13,11 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.gpu.end_to_end import goods_of, prepared, services
-from benchmarks.gpu.loading import saturated
+from benchmarks.gpu.loading import changed, saturated, started
 from benchmarks.gpu.photographs import USUAL
 from benchmarks.gpu.record import Section, record_path
-from benchmarks.gpu.serving import Deployed, Load, deployed, load_of, serving_of
+from benchmarks.gpu.serving import Deployed, Load
+from benchmarks.gpu.standing import standing
 from benchmarks.open_loop import Due, Leg, job_id_of, run_plan, schedule
 from demo.stand import ASSAY_WORKER, WorkerProcess
 from schemas.job import AuthenticationJob
@@ -28,7 +28,6 @@ LEG_S: Final = 8.0
 ALONE: Final = 60
 COLD_STARTS: Final = 3
 PERCENTILES: Final = (50, 95, 99)
-CPU_DECODE: Final = ("-m", "benchmarks.gpu.cpu_decode_worker")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,18 +78,9 @@ def percentiles(leg: Leg) -> dict[str, float]:
 
 def latency_section(section: Section) -> None:
     engine = "tiny_resnet" if section.dry else "resnet50"
-    goods = section.step("render", 20, lambda: goods_of(section))
-    section.step("graphs", 20, lambda: prepared(section, (engine,)))
-    if goods is None:
-        return
-    with services(section) as addresses:
-        serving = serving_of(engine, section.folder, dry=section.dry)
-        files = section.folder / "files"
-        place = section.step(
-            "deploy", 30, lambda: deployed(addresses, section.folder / "stand-latency", goods, serving, files)
-        )
-        if place is not None:
-            _measured(Latency(section=section, place=place, load=load_of(goods, USUAL, files)))
+    with standing(section, (engine,)) as stand:
+        if stand is not None and (place := stand.deployed(engine)) is not None:
+            _measured(Latency(section=section, place=place, load=stand.load(USUAL)))
 
 
 def _measured(latency: Latency) -> None:
@@ -115,14 +105,13 @@ def _measured(latency: Latency) -> None:
 
 
 def _by_cpu(latency: Latency) -> dict[str, float]:
-    with _worker(latency.place, CPU_DECODE):
+    with _worker(latency.place, changed("cpu-decode")):
         return latency.alone("one at a time, CPU decoding")
 
 
 @contextmanager
 def _worker(place: Deployed, python: Sequence[str] = ASSAY_WORKER) -> Iterator[WorkerProcess]:
-    environment = {**place.stand.environment, "ASSAY_KAFKA__INSTANCE": "bench-0"}
-    worker = WorkerProcess.start(environment, place.stand.folder / "bench-0.log", python)
+    worker = started(place, python)
     try:
         worker.wait_ready()
         yield worker
@@ -137,7 +126,7 @@ def _cold(latency: Latency) -> float:
     with KafkaFollower(kafka.client_config(), [kafka.topics.results, kafka.topics.dlq]) as follower:
         place.fill(latency.load, 1, f"cold-{latency.legs}")
         began = time.monotonic()
-        worker = place.stand.worker("bench-0")
+        worker = started(place)
         try:
             while follower.poll(0.5) is None:
                 if worker.process.poll() is not None or time.monotonic() - began > 60:

@@ -21,7 +21,7 @@ from benchmarks.gpu.machine import gpus
 from benchmarks.gpu.serving import Deployed, Load
 from benchmarks.watching import MB, machine_busy_s, processor_s
 from benchmarks.worker_run import RunFailed, verdict_of
-from demo.stand import WorkerProcess
+from demo.stand import ASSAY_WORKER, WorkerProcess
 from schemas.message import InputRecord
 from worker.adapters.kafka_follower import KafkaFollower
 
@@ -29,6 +29,7 @@ SILENCE_S = 60.0
 RAMP = 0.15  # of the jobs, answered before the clock starts
 LOOKED_AT = 200  # verdicts that are read in full
 GIL_S = 6
+INSTANCE = {"ASSAY_KAFKA__INSTANCE": "bench-0"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,18 +103,29 @@ def saturated(
     jobs: int,
     name: str,
     *,
-    settings: Mapping[str, str] | None = None,
+    python: Sequence[str] = ASSAY_WORKER,
     gil: bool = False,
 ) -> Run:
-    """Fill the topic with `jobs`, start a worker, and wait for all verdicts. Raises RunFailed."""
+    """Fill the topic with `jobs`, start a worker, and wait for all verdicts. `python`: what the interpreter is given.
+    Raises RunFailed."""
     kafka = deployed.settings.kafka
     with KafkaFollower(kafka.client_config(), [kafka.topics.results, kafka.topics.dlq]) as follower:
         deployed.fill(load, jobs, name)
-        worker = deployed.stand.worker("bench-0", **(settings or {}))
+        worker = started(deployed, python)
         try:
             return _watched(worker, follower, jobs, gil=gil)
         finally:
             worker.stop()
+
+
+def changed(change: str) -> tuple[str, ...]:
+    """What starts a worker with that change (benchmarks.gpu.changed_worker)."""
+    return ("-m", "benchmarks.gpu.changed_worker", change)
+
+
+def started(deployed: Deployed, python: Sequence[str] = ASSAY_WORKER) -> WorkerProcess:
+    stand = deployed.stand
+    return WorkerProcess.start({**stand.environment, **INSTANCE}, stand.folder / "bench-0.log", python)
 
 
 def shared(deployed: Deployed, load: Load, jobs: int, name: str, settings: Sequence[Mapping[str, str]]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -16,16 +16,22 @@ from benchmarks.gpu.machine import source_digest
 from benchmarks.gpu.plots import draw
 from benchmarks.gpu.record import write_json
 
+EXPLAINED: Final = 90  # characters of it in a line
 
-def merge(folder: Path) -> int:
-    """Print the table and write `gpu.json` from the records of this source below `folder`. 1 where a section failed."""
+
+def merge(folder: Path, *, brief: bool = False) -> int:
+    """Print the table, or a line a goal, and write `gpu.json` from the records of this source below `folder`. 1 where a
+    section failed."""
     records = [record for record in _records(folder) if _digest(record) == source_digest()]
     made = merged(records)
     content = {f.id: f.as_json() for f in made} | {"sections": {r["section"]: _told(r) for r in records}}
     write_json(folder / "gpu.json", content)
     draw(records, folder)
     console = Console(width=150)
-    console.print(findings.table(made))
+    if brief:
+        print("\n".join(_line(one) for one in made))
+    else:
+        console.print(findings.table(made))
     failed = [f"{r['section']}: {name}" for r in records for name, s in r["steps"].items() if s["state"] == "failed"]
     for line in failed:
         console.print(f"failed: {line}", highlight=False, markup=False)
@@ -44,6 +50,13 @@ def merged(records: Sequence[Mapping[str, Any]]) -> list[Finding]:
         else finding(name, None, "not run")
         for name in GOALS
     ]
+
+
+def _line(one: Finding) -> str:
+    value = "-" if one.value is None else f"{one.value:.4g}"
+    met = {True: "met", False: "short", None: "not run"}[one.met]
+    asked = f"{'>=' if one.better == 'higher' else '<='} {one.goal:g}"
+    return f"{one.id:17s} {value:>9s} {asked:9s} {met:8s} {one.explained[:EXPLAINED]}"
 
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:

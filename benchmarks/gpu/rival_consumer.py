@@ -24,12 +24,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.gpu.networks import FAMILIES, Family, network_of
+from benchmarks.gpu.networks import FAMILIES, Family
 from benchmarks.gpu.record import write_json
 from schemas.codec import parse_job
 from schemas.message import InputRecord, Source
 
-BATCH: Final = 192  # photographs: 32 jobs of six
+BATCH: Final = 256  # photographs, as the rival's network is compiled for elsewhere; 42 jobs of six
 SILENCE_S: Final = 20.0
 Pixels = Any  # a tensor [n,3,S,S] on the device
 
@@ -69,12 +69,10 @@ def embedder(family: Family, size: int, device: Any, batch: int) -> Callable[[Pi
     """Normalises and embeds; the last batch is filled up, so that nothing is compiled twice."""
     import torch
 
-    from benchmarks.gpu.rival import without_classifier
+    from benchmarks.gpu.rival import MODES, served
 
-    network = without_classifier(network_of(family, size)).to(device)
-    half = device.type == "cuda"
-    network = network.half().to(memory_format=torch.channels_last) if half else network
-    call = torch.compile(network, mode="reduce-overhead", dynamic=False) if half else network
+    network, half = served(family, size, device), device.type == "cuda"
+    call = torch.compile(network, mode=MODES[0], dynamic=False) if half else network
     kind = torch.float16 if half else torch.float32
     mean = torch.tensor([123.675, 116.28, 103.53], device=device, dtype=kind).view(1, 3, 1, 1)
     scale = 1 / torch.tensor([58.395, 57.12, 57.375], device=device, dtype=kind).view(1, 3, 1, 1)

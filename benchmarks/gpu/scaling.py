@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from benchmarks.gpu.end_to_end import goods_of, prepared, services
 from benchmarks.gpu.loading import saturated, shared
 from benchmarks.gpu.machine import gpus
 from benchmarks.gpu.photographs import USUAL
 from benchmarks.gpu.record import Section
-from benchmarks.gpu.serving import Deployed, Load, deployed, load_of, serving_of
+from benchmarks.gpu.serving import Deployed, Load
+from benchmarks.gpu.standing import standing
 
 COUNTS: Final = (1, 2, 4)
 TIMED_S: Final = 12.0
@@ -21,18 +21,9 @@ def gpus_section(section: Section) -> None:
     engine = "tiny_resnet" if section.dry else "resnet50"
     there = 2 if section.dry else len(gpus())
     section.fact("GPUs there", there)
-    goods = section.step("render", 20, lambda: goods_of(section))
-    section.step("graphs", 20, lambda: prepared(section, (engine,)))
-    if goods is None:
-        return
-    with services(section) as addresses:
-        files = section.folder / "files"
-        serving = serving_of(engine, section.folder, dry=section.dry)
-        place = section.step(
-            "deploy", 30, lambda: deployed(addresses, section.folder / "stand-gpus", goods, serving, files)
-        )
-        if place is not None:
-            _measured(section, place, load_of(goods, USUAL, files), [n for n in COUNTS if n <= there])
+    with standing(section, (engine,)) as stand:
+        if stand is not None and (place := stand.deployed(engine)) is not None:
+            _measured(section, place, stand.load(USUAL), [n for n in COUNTS if n <= there])
 
 
 def _measured(section: Section, place: Deployed, load: Load, counts: Sequence[int]) -> None:

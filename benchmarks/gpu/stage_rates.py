@@ -5,23 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
 from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks import stages
 from benchmarks.deployment import environment
 from benchmarks.gpu.serving import Deployed, Load
-from benchmarks.gpu.worker_decode import open_decode
+from benchmarks.gpu.worker_decode import open_decode, rate_of
 from demo.stand import TENANT
 from schemas.codec import parse_job
 from schemas.job import AuthenticationJob
 from worker.adapters.kafka import KafkaSource
+from worker.adapters.kafka_sender import KafkaSender
 from worker.app import open_encoder, open_gallery, open_images
 from worker.core.evidence import ViewProbe
 
 JOBS: Final = 256
+DECODED_AT_ONCE: Final = 128  # photographs
 MOST_BYTES: Final = stages.MAX_MESSAGE_BYTES
 
 
@@ -46,13 +50,21 @@ def stage_rates(deployed: Deployed, load: Load, *, dry: bool) -> dict[str, float
     return {name: round(rate, 1) for name, rate in rates.items()}
 
 
-def consume_rates(deployed: Deployed, *, seconds: float = 3.0, warm: int = 100) -> dict[str, float]:
-    """Records a second out of the jobs topic from its beginning: a bare poll loop, and the worker's own source."""
+def consume_rates(
+    deployed: Deployed, load: Load, jobs: int, *, seconds: float = 3.0, warm: int = 100
+) -> dict[str, float]:
+    """Records a second out of a topic of its own that holds `jobs`: a bare poll loop, and the worker's own source."""
     kafka = deployed.settings.kafka
+    topic = f"{kafka.topics.jobs}.consume"
+    config = {"max.message.bytes": str(MOST_BYTES)}
+    admin = AdminClient({"bootstrap.servers": kafka.client_config()["bootstrap.servers"]})
+    admin.create_topics([NewTopic(topic, kafka.partitions, 1, config=config)])[topic].result(10)
+    records = deployed.records(load, jobs, "consume")
+    KafkaSender(kafka.client_config()).send(replace(record, topic=topic) for record in records)
     bare = {**kafka.client_config(), "group.id": f"bare-{time.time_ns()}", "auto.offset.reset": "earliest"}
     more = {"queued.max.messages.kbytes": 1_000_000, "fetch.queue.backoff.ms": 5, "enable.auto.commit": False}
     consumer = Consumer({**bare, **more, "isolation.level": "read_committed"})
-    consumer.subscribe([kafka.topics.jobs])
+    consumer.subscribe([topic])
     try:
         found = {"bare poll": _polled(lambda: consumer.poll(0.5), seconds, warm)}
     finally:
@@ -60,7 +72,7 @@ def consume_rates(deployed: Deployed, *, seconds: float = 3.0, warm: int = 100) 
     source = KafkaSource(
         client_config=kafka.client_config(),
         group=f"source-{time.time_ns()}",
-        topics=[kafka.topics.jobs],
+        topics=[topic],
         assignor=kafka.assignor,
         instance_id=None,
     )
@@ -112,10 +124,10 @@ def _fetched(deployed: Deployed, jobs: Sequence[AuthenticationJob]) -> list[list
 
 def _decode(rates: dict[str, float], blobs: Sequence[list[bytes]], dry: bool) -> None:
     """As the worker decodes, without preprocessing on a device."""
-    with open_decode(224, on_device=not dry) as decode:
-        taken = [blob for views in blobs for blob in views]
-        decode(taken)
-        rates["decode"] = stages.timed("decode", len(blobs), lambda: decode(taken))[0].jobs_per_second
+    taken = [blob for views in blobs for blob in views]
+    with open_decode(224, on_device=not dry) as begin:
+        rate = rate_of(begin, taken[:DECODED_AT_ONCE], 0.2 if dry else 2.0)
+    rates["decode"] = rate * len(blobs) / len(taken)
 
 
 def _encoded(

@@ -48,6 +48,7 @@ class HollowStream:
     launched = ""
     grid: tuple[int, ...] = ()
 
+    def __init__(self, flags: int = 0) -> None: ...
     def wait_for_event(self, event: Event) -> None: ...
     def synchronize(self) -> None: ...
 
@@ -210,6 +211,8 @@ class Opened:
 
 class Image:
     capacity = PHOTOGRAPH_PX * PHOTOGRAPH_PX * 3
+    shape = (PHOTOGRAPH_PX, PHOTOGRAPH_PX, 3)
+    strides = (PHOTOGRAPH_PX * 3, 3, 1)
 
     def __init__(self, kind: int) -> None:
         self._kind = kind

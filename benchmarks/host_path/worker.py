@@ -11,10 +11,10 @@ from typing import cast
 from benchmarks.host_path.answers import MANIFEST, SIDE_PX, Likeness, answers_of
 from benchmarks.host_path.hollow import install
 from engines.decoder import PillowDecoder
+from engines.gpu.device_graph import DeviceGraph
 from engines.gpu.encoder import GpuOptions
 from engines.gpu.opened import Gpu
 from engines.gpu.plans import BuildOptions, plan_header
-from engines.gpu.rewrite import DeviceGraph
 from engines.gpu.session import DeviceSession
 from engines.gpu.tensorrt_runner import TensorRtRunner
 from engines.plan_files import PlanFolder

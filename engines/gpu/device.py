@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _KERNELS: Final = Path(__file__).with_name("kernels.fatbin")
+_NON_BLOCKING: Final = 1
 
 
 class Device:
@@ -77,6 +78,14 @@ class Device:
         self.submit(self._modules.clear)
         self._owner.shutdown(wait=True)
         self._waiter.shutdown(wait=True)
+
+
+def own_stream() -> Any:
+    """A stream that waits for no other. Ordinary ones wait for CUDA's default stream, on which every plain copy runs,
+    and it for them: a copy for the gallery would hold up decoding and inference. In the device's thread."""
+    import pycuda.driver as cuda
+
+    return cuda.Stream(_NON_BLOCKING)
 
 
 def _opened(ordinal: int) -> tuple[Any, str, tuple[int, int], Any]:

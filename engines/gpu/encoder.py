@@ -84,6 +84,10 @@ class DeviceEncoder:
         runs = [batch[first : first + self.largest] for first in range(0, len(batch), self.largest)]
         return self._started([_Photographs(batch=run, jpegs=self._jpegs, side=self._side) for run in runs])
 
+    def opened(self, picture: bytes) -> Any | None:
+        """See engines.gpu.jpegs. In any thread, once the decoder is there."""
+        return self._jpegs().opened(picture)
+
     def close(self) -> None:
         """After the batches that were started. What lies on the device is let go in its own thread."""
         self._device.run(self._let_go)
@@ -196,7 +200,7 @@ class _Photographs:
         jpegs = self.jpegs()
         first = 0
         for part in parts(self.batch, jpegs.stage_bytes):
-            stage, images = jpegs.decode([photograph.picture for photograph in part])
+            stage, images = jpegs.decode(part)
             self._resample(slot, part, first, stage, images)
             first += len(part)
         if self.rows:
@@ -208,7 +212,7 @@ class _Photographs:
     ) -> None:
         sources: list[Source] = []
         for at, (photograph, image) in enumerate(zip(part, images, strict=True), first):
-            source = _source(photograph, image, len(self.rows))
+            source = _source(photograph, stage, image, len(self.rows))
             if source is None:
                 photograph.refused()
                 continue
@@ -243,17 +247,13 @@ def _zeros(info: EngineInfo, count: int) -> EncoderOutputs:
     return outputs
 
 
-def _source(photograph: Photograph, image: Any | None, row: int) -> Source | None:
+def _source(photograph: Photograph, stage: Stage, image: Any | None, row: int) -> Source | None:
     """The decoded image as the kernels are told of it; None where it is not what the file's header promised."""
-    if image is None:
+    if image is None or tuple(image.shape) != (photograph.height, photograph.width, 3):
         return None
-    told = image.__cuda_array_interface__
-    if tuple(told["shape"]) != (photograph.height, photograph.width, 3):
-        return None
-    strides = told.get("strides")
     return Source(
-        address=int(told["data"][0]),
-        pitch=int(strides[0]) if strides else photograph.width * 3,
+        address=stage.address(image),
+        pitch=int(image.strides[0]),
         width=photograph.width,
         height=photograph.height,
         orientation=photograph.orientation,

@@ -25,7 +25,7 @@ class _Lent:
 
 class Lender:
     """Blocks for arrays of these `shapes`, by name. At most `most` are pinned; whoever wants another while all are lent
-    gets memory that is not, which the device copies to slowly. `pinned` makes uint8 [n]. Taken in one thread."""
+    gets memory that is not. `pinned` makes uint8 [n]. Taken in one thread."""
 
     def __init__(
         self,
@@ -39,11 +39,17 @@ class Lender:
         self._back: queue.SimpleQueue[NDArray[np.uint8]] = queue.SimpleQueue()
         self._bytes = sum(_padded(shape, dtype) for shape, dtype in shapes.values())
 
-    def take(self) -> dict[str, NDArray[Any]]:
-        """Arrays with whatever was there before."""
-        lent = _Lent(self._block())
-        weakref.finalize(lent, self._back.put, lent.block).atexit = False
-        whole, arrays, first = np.asarray(lent), {}, 0
+    def take(self) -> tuple[dict[str, NDArray[Any]], bool]:
+        """Arrays with whatever was there before, and whether they are pinned."""
+        block = self._block()
+        if block is None:
+            return self._cut(np.empty(self._bytes, np.uint8)), False
+        lent = _Lent(block)
+        weakref.finalize(lent, self._back.put, block).atexit = False
+        return self._cut(np.asarray(lent)), True
+
+    def _cut(self, whole: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        arrays, first = {}, 0
         for name, (shape, dtype) in self._shapes.items():
             size = math.prod(shape) * dtype.itemsize
             arrays[name] = whole[first : first + size].view(dtype).reshape(shape)
@@ -56,7 +62,8 @@ class Lender:
         while not self._back.empty():
             self._back.get()
 
-    def _block(self) -> NDArray[np.uint8]:
+    def _block(self) -> NDArray[np.uint8] | None:
+        """None where all are lent."""
         try:
             return self._back.get_nowait()
         except queue.Empty:
@@ -64,7 +71,7 @@ class Lender:
         if self._left:
             self._left -= 1
             return self._pinned(self._bytes)
-        return np.empty(self._bytes, np.uint8)
+        return None
 
 
 def _padded(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from engines.container import Container
 from engines.gpu.looks import Look
@@ -18,11 +18,12 @@ _SWAPPING: Final = range(5, 9)
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Photograph:
-    """A JPEG for the device: `picture` holds the segments that make it, `width` and `height` are px before
-    `orientation` (1 to 8). The device's threads set `look` once it was seen, or call `refused`, once, where they cannot
-    decode it; the batch that it is part of goes on without it."""
+    """A JPEG for the device: `picture` holds the segments that make it, `stream` is what the decoder made of those, or
+    None, `width` and `height` are px before `orientation` (1 to 8). The device's threads set `look` once it was seen,
+    or call `refused`, once, where they cannot decode it; the batch that it is part of goes on without it."""
 
     picture: bytes
+    stream: Any | None
     width: int
     height: int
     orientation: int
@@ -46,13 +47,21 @@ def for_device(container: Container) -> bool:
     return container.baseline and container.whole and container.ycc and not container.profile
 
 
-def photograph(blob: bytes, container: Container, refused: Callable[[], None]) -> Photograph:
-    """Of a JPEG that is `for_device`."""
+def photograph(
+    blob: bytes, container: Container, opened: Callable[[bytes], Any | None], refused: Callable[[], None]
+) -> Photograph:
+    """Of a JPEG that is `for_device`; `opened` is the decoder's (engines.gpu.jpegs)."""
     assert container.size is not None  # noqa: S101 (the walk of a baseline JPEG always finds it)
     width, height = container.size
     turn = container.orientation if container.orientation in _TURNS else _UPRIGHT
+    picture = container.picture(blob)
     return Photograph(
-        picture=container.picture(blob), width=width, height=height, orientation=turn or _UPRIGHT, refused=refused
+        picture=picture,
+        stream=opened(picture),
+        width=width,
+        height=height,
+        orientation=turn or _UPRIGHT,
+        refused=refused,
     )
 
 

@@ -6,8 +6,10 @@ but this user can write to. It is never taken from anywhere else.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+from importlib import import_module
 from typing import Any, Final
 
 from engines.errors import EngineRefused, RefusalCode
@@ -26,6 +28,8 @@ from engines.plan_files import (
 
 INPUT: Final = "images"
 BUILD_EFFORT: Final = 1  # of 5; TensorRT's own default of 3 takes minutes for a profile of up to 128 images
+# the lean one's wheels on PyPI, tensorrt-lean-cu13-libs and -bindings, have no package around them
+_RUNTIMES: Final = ("tensorrt", "tensorrt_lean", "tensorrt_lean_bindings")
 _log = logging.getLogger(__name__)
 
 
@@ -134,13 +138,12 @@ def load_plan(plan: bytes) -> Any:
 
 
 def tensorrt() -> Any:
-    """The library. Raises EngineRefused (backend_unavailable)."""
-    try:
-        import tensorrt as found
-    except ImportError as error:
-        fix = "pip install tensorrt (the gpu extra), or choose the openvino backend"
-        raise EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, "tensorrt is not installed", fix) from error
-    return found
+    """The library, or its lean runtime where nothing else is there. Raises EngineRefused (backend_unavailable)."""
+    for name in _RUNTIMES:
+        with contextlib.suppress(ImportError):
+            return import_module(name)
+    fix = "pip install tensorrt (the gpu extra), or choose the openvino backend"
+    raise EngineRefused(RefusalCode.BACKEND_UNAVAILABLE, "tensorrt is not installed", fix)
 
 
 def _logger(trt: Any) -> Any:

@@ -2,9 +2,9 @@
 
 The signed graph is typed FP32 around its Q/DQ pairs. On a GPU `half` computes what is not quantised in FP16, but for
 reductions, the squares that they sum and what follows from them (norms of features, shares of attention), which stay
-FP32: there FP16 overflows or loses what is told. A first convolution that reads the photographs gets a fourth, empty channel, which is what INT8
-kernels want. `half-int8` also takes photographs that are quantised already. Whether a rewrite was right is told by the
-engine's golden outputs on the device.
+FP32: there FP16 overflows or loses what is told. A first convolution that reads the photographs gets a fourth, empty
+channel, which is what INT8 kernels want. `half-int8` also takes photographs that are quantised already. Whether a
+rewrite was right is told by the engine's golden outputs on the device.
 """
 
 from __future__ import annotations

@@ -103,6 +103,7 @@ class DeviceSession(EncoderSession):
         super().__init__(runners, decoder, closing, deadline_s=deadline_s, device=device)
         self._examining = decoder
         self._largest = {name: runner.largest for name, runner in photographs.items()}
+        self._opened = {name: runner.opened for name, runner in photographs.items()}
         self._photographs = {name: GuardedRunner[Sequence[Photograph]](r) for name, r in photographs.items()}
 
     def start(self, batch: Sequence[EncodeRequest]) -> PendingBatch:
@@ -133,7 +134,7 @@ class DeviceSession(EncoderSession):
 
     def _taken(self, place: int, request: EncodeRequest, container: Container) -> _Taken:
         fallback = _Fallback(self, request, container)
-        found = photograph(request.blob, container, fallback)
+        found = photograph(request.blob, container, self._opened[request.encoder], fallback)
         return _Taken(photograph=found, place=place, fallback=fallback, trailing_bytes=container.trailing_bytes)
 
     def _encoded(self, encoder: str, group: Sequence[_Taken]) -> list[_Running]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import OutOfMemory, RunnerFailed
-from engines.gpu.device import Device
+from engines.gpu.device import Device, own_stream
 from engines.gpu.graphs import Graphs, bucket_for, buckets
 from engines.gpu.jpegs import Stage
 from engines.gpu.lending import Lender
@@ -91,7 +91,7 @@ class Slot:
     def __init__(self, cuda: Any, plan: LoadedPlan, device: Device, lender: Lender) -> None:
         self._cuda = cuda
         self._plan = plan
-        self._stream = cuda.Stream()
+        self._stream = own_stream()
         self._context = plan.engine.create_execution_context()
         if self._context is None:
             raise OutOfMemory(f"{plan.manifest.name}: no memory for another execution context")
@@ -105,6 +105,8 @@ class Slot:
         self._sources = _Buffer(cuda, (plan.largest, FIELDS), np.dtype(np.int64))
         self._lender = lender
         self._results: dict[str, NDArray[Any]] = {}
+        self._unread: dict[str, NDArray[Any]] = {}  # of the running batch: what is copied once more, by its reader
+        self._landing: dict[str, NDArray[Any]] = {}  # made when nothing pinned was left to lend
         self._outputs = {name: cuda.mem_alloc(_bytes(*plan.output(name))) for name in OUTPUT_NAMES}
         self._measured = _measured_buffers(cuda, plan)
         self._done = cuda.Event(cuda.event_flags.BLOCKING_SYNC | cuda.event_flags.DISABLE_TIMING)
@@ -143,13 +145,16 @@ class Slot:
     def infer(self, count: int) -> None:
         """Queue everything from `count` squares to outputs on the host. Raises RunnerFailed."""
         size = bucket_for(count, self._sizes)
-        self._results = {name: array[:count] for name, array in self._lender.take().items()}
+        arrays, pinned = self._lender.take()
+        self._results = _first(arrays, count)
+        landing = self._results if pinned else _first(self._landed(), count)
         launched = self._graphs.launch(size)
         if not launched:
             self._enqueue(size)
-        for name, array in self._results.items():  # not of the graph: every batch's results lie somewhere else
+        for name, array in landing.items():  # not of the graph: every batch's results lie somewhere else
             self._cuda.memcpy_dtoh_async(array, self._outputs[name], self._stream)
         self._done.record(self._stream)
+        self._unread = landing if not pinned else {}
         if not launched:
             self._graphs.record(size, lambda: self._enqueue(size))
 
@@ -168,7 +173,17 @@ class Slot:
         over. In the waiting thread."""
         self._done.synchronize()
         outputs, self._results = self._results, {}
+        for name, landed in self._unread.items():
+            outputs[name][:] = landed
         return outputs, Measured(**{name: buffer.host[:count] for name, buffer in self._measured.items()})
+
+    def _landed(self) -> dict[str, NDArray[Any]]:
+        """Pinned memory of this slot's own. A copy from the device to memory that is not pinned would hold its thread
+        until all before it has run."""
+        if not self._landing:
+            shapes = {name: self._plan.output(name) for name in OUTPUT_NAMES}
+            self._landing = {name: self._cuda.pagelocked_empty(*shape) for name, shape in shapes.items()}
+        return self._landing
 
     def drain(self) -> None:
         """Wait until the stream is empty. Raises what CUDA has to say."""
@@ -189,8 +204,8 @@ class _Kernels:
         names = ("weigh", "resample", "measure", "shrink", "normalise", "normalise_half", "quantise")
         self._call = {name: device.kernel(name) for name in names}
         rule = plan.manifest.preprocessing
-        self._mean = cuda.to_device(np.asarray(rule.mean, np.float32))
-        self._scale = cuda.to_device(np.float32(1.0) / np.asarray(rule.std, np.float32))
+        self._mean = self._sent(np.asarray(rule.mean, np.float32))
+        self._scale = self._sent(np.float32(1.0) / np.asarray(rule.std, np.float32))
 
     def resample(self, sources: Any, weights: Any, squares: Any, count: int) -> None:
         side, (wide, high) = self._side, _TILE
@@ -218,6 +233,12 @@ class _Kernels:
         name = "normalise_half" if form.dtype.itemsize == 2 else "normalise"
         self._run(name, (_GRID, 1), (_THREADS, 1, 1), *given, side, n, np.int32(form.channels))
 
+    def _sent(self, numbers: NDArray[np.float32]) -> Any:
+        """On the stream, before whatever reads it there."""
+        there = self._cuda.mem_alloc(numbers.nbytes)
+        self._cuda.memcpy_htod_async(there, numbers, self._stream)
+        return there
+
     def _run(self, name: str, grid: tuple[int, ...], block: tuple[int, int, int], *given: Any, shared: int = 0) -> None:
         self._call[name](*given, grid=grid, block=block, stream=self._stream, shared=shared)
 
@@ -236,6 +257,10 @@ class _Buffer:
     def fetch(self, count: int, stream: Any) -> None:
         """Queue a copy of the first `count` rows to the host."""
         self._cuda.memcpy_dtoh_async(self.host[:count], self.device, stream)
+
+
+def _first(arrays: Mapping[str, NDArray[Any]], count: int) -> dict[str, NDArray[Any]]:
+    return {name: array[:count] for name, array in arrays.items()}
 
 
 def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

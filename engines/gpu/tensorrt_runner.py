@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,10 @@ class PhotographRunner:
     def largest(self) -> int:
         """Photographs that run as one."""
         return self._encoder.largest
+
+    def opened(self, picture: bytes) -> Any | None:
+        """The decoder's view of a photograph, for its `stream`. In any thread."""
+        return self._encoder.opened(picture)
 
     def start(self, batch: Sequence[Photograph]) -> DeviceBatch:
         return self._encoder.photographs(batch)

@@ -147,6 +147,7 @@ def test_bad_photographs_end_in_place_with_the_cpu_s_codes(session: EncoderSessi
 @pytest.fixture(scope="module")
 def gpu(plans_dir: Path) -> Iterator[Gpu]:
     opened = Gpu.opened(plans_dir)
+    assert opened.decodes()
     yield opened
     opened.close()
 
@@ -160,7 +161,12 @@ def test_a_photograph_is_the_same_in_a_batch_of_every_bucket(gpu: Gpu, encoder: 
     def batch(count: int) -> list[Photograph]:
         return [
             Photograph(
-                picture=blobs[at % 16], width=500 + 3 * (at % 16), height=460, orientation=1, refused=lambda: None
+                picture=blobs[at % 16],
+                stream=runner.photographs.opened(blobs[at % 16]),
+                width=500 + 3 * (at % 16),
+                height=460,
+                orientation=1,
+                refused=lambda: None,
             )
             for at in range(count)
         ]

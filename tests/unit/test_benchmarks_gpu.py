@@ -22,8 +22,11 @@ from benchmarks.gpu.networks import FAMILIES, prepared
 from benchmarks.gpu.photographs import USUAL, jpeg_of
 from benchmarks.gpu.plots import bars, draw
 from benchmarks.gpu.record import Section, record_path
+from benchmarks.gpu.serving import Serving, borrowed_calibration
 from engines.architectures import architecture_of, seeded_weights
+from engines.catalogue import MODELS_DIR, read_engine, shipped_keys
 from engines.recipes import device_graph
+from worker.core.policy_json import from_json, to_json
 from worker.observe import Meter
 
 
@@ -120,6 +123,15 @@ def test_images_take_the_form_that_a_graph_asks_for() -> None:
     assert made.shape == (2, 4, 64, 64)
     assert made.dtype == np.float16
     assert not made[:, 3].any()
+
+
+def test_a_borrowed_calibration_is_as_if_it_were_the_engine_s_own(tmp_path: Path) -> None:
+    serving = Serving(backend="tensorrt", engine="vit_tiny16", models=MODELS_DIR, plans=tmp_path)
+    made = borrowed_calibration(serving)
+    digest = read_engine(MODELS_DIR, "vit_tiny16", shipped_keys()).manifest.onnx_sha256
+    assert (made.backend, made.engine_digests) == ("tensorrt", {digest})
+    assert {key[2:] for key in made.views} == {(digest, "tensorrt")}
+    assert from_json(to_json(made)).calibration_id == made.calibration_id != ""
 
 
 def test_graphs_are_made_once_and_again_after_a_making_that_was_cut_short(tmp_path: Path) -> None:

@@ -107,10 +107,21 @@ def test_allowed_types_by_content(kind: str) -> None:
 
 
 def test_grey_and_cmyk_and_palette_become_rgb() -> None:
-    for mode, kind in (("L", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("I;16", "PNG")):
+    for mode, kind in (("L", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG")):
         buffer = io.BytesIO()
-        Image.fromarray(corners()).convert("L" if mode == "I;16" else mode).convert(mode).save(buffer, kind)
+        Image.fromarray(corners()).convert(mode).save(buffer, kind)
         assert decoded(buffer.getvalue()).pixels.shape == (SIZE, SIZE, 3)
+
+
+@pytest.mark.parametrize("clear", [None, 0])
+def test_grey_of_sixteen_bits_is_what_it_is_in_eight(clear: int | None) -> None:
+    grey = np.asarray(Image.fromarray(golden_pixels(96)[0]).convert("L"))
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    buffer = io.BytesIO()
+    deep.save(buffer, "PNG", **({} if clear is None else {"transparency": clear}))
+    same = decoded(encoded(grey, "PNG")).pixels
+    assert same.std() > 10
+    np.testing.assert_array_equal(decoded(buffer.getvalue()).pixels, same)
 
 
 def test_faults() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,6 +241,15 @@ class TestTensorRt:
     @pytest.fixture
     def graph(self, made: ExportedEngine) -> DeviceGraph:
         return DeviceGraph(recipe="half", model=made.model, digest="d" * 64, channels=4)
+
+    def test_the_lean_runtime_is_taken_where_nothing_else_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        lean = types.ModuleType("tensorrt_lean_bindings")
+        for name, module in {"tensorrt": None, "tensorrt_lean": None, "tensorrt_lean_bindings": lean}.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        assert gpu_plans.tensorrt() is lean
+        monkeypatch.setitem(sys.modules, "tensorrt_lean_bindings", None)
+        with pytest.raises(EngineRefused, match="tensorrt is not installed"):
+            gpu_plans.tensorrt()
 
     def test_a_plan_that_was_made_for_any_minor_version_serves_at_last(
         self, trt: Any, graph: DeviceGraph, made: ExportedEngine, tmp_path: Path

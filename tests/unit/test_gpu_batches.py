@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from engines.container import examined
 from engines.gpu.graphs import bucket_for, buckets
+from engines.gpu.jpegs import Stage
 from engines.gpu.photographs import Photograph, for_device, parts, photograph
 from engines.gpu.resample import Source, described, taps
 
@@ -24,7 +26,7 @@ def test_filling_a_batch_up_adds_a_quarter_at_most(largest: int) -> None:
 
 def sized(*megapixels: float) -> list[Photograph]:
     return [
-        Photograph(picture=b"", width=int(m * 1000), height=1000, orientation=1, refused=lambda: None)
+        Photograph(picture=b"", stream=None, width=int(m * 1000), height=1000, orientation=1, refused=lambda: None)
         for m in megapixels
     ]
 
@@ -88,9 +90,9 @@ def test_a_photograph_tells_its_size_upright(orientation: int, size: tuple[int, 
     blob = jpeg(exif=exif)
     container = examined(blob)
     assert container is not None
-    found = photograph(blob, container, lambda: None)
+    found = photograph(blob, container, bytes.upper, lambda: None)
     assert found.source_size == size
-    assert b"Exif" not in found.picture
+    assert b"Exif" not in found.picture and found.stream == found.picture.upper()
 
 
 def test_tables_of_a_ragged_batch_do_not_overlap() -> None:
@@ -102,3 +104,30 @@ def test_tables_of_a_ragged_batch_do_not_overlap() -> None:
     lengths = [2 * 64 * (taps(source, 64) + 2) for source in sources]
     assert list(table[:, 5]) == [0, lengths[0], lengths[0] + lengths[1]]
     assert integers == sum(lengths)
+
+
+class Pixels:
+    """An image of the decoder's, whose address is asked for with a cost."""
+
+    def __init__(self, capacity: int, address: int) -> None:
+        self.capacity, self.at, self.asked = capacity, address, 0
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, tuple[int, bool]]:
+        self.asked += 1
+        return {"data": (self.at, False)}
+
+
+def test_an_image_s_address_is_asked_for_when_it_is_new_or_has_grown() -> None:
+    events = types.SimpleNamespace(Event=lambda flags: None, event_flags=types.SimpleNamespace(DISABLE_TIMING=2))
+    stage, image = Stage(events, kept_bytes=100), Pixels(60, 0x1000)
+    stage.keep([image])
+    assert [stage.address(image) for _ in range(3)] == [0x1000] * 3 and image.asked == 1
+    image.capacity, image.at = 90, 0x2000
+    assert stage.address(image) == 0x2000 and image.asked == 2
+    stage.keep([image, Pixels(70, 0x3000)])
+    assert stage.address(image) == 0x2000 and image.asked == 2
+    stage.begin(types.SimpleNamespace(wait_for_event=lambda event: None))
+    assert [kept.capacity for kept in stage.images] == [70], "the largest goes where there is too much"
+    stage.address(image)
+    assert image.asked == 3, "nothing is believed of images that are gone"

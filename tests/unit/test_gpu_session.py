@@ -211,6 +211,42 @@ def test_a_gpu_without_memory_says_how_much_is_missing_and_what_to_lower(
     assert caught.value.code == "backend_unavailable"
 
 
+def test_a_batch_is_decoded_while_the_one_before_runs(
+    fakes: Fakes, engines: list[VerifiedEngine], tmp_path: Path
+) -> None:
+    session = opened(engines[:1], tmp_path)
+    fakes.steps.clear()  # of the self-test
+    fakes.hang = threading.Event()
+    try:
+        batches = [session.start([EncodeRequest(blob=picture(number), encoder="resnet18")]) for number in range(3)]
+        for _ in range(200):
+            if len(fakes.steps) >= 4:
+                break
+            threading.Event().wait(0.05)
+        assert fakes.steps == ["decode", "infer"] * 2, (
+            "each is queued before the next is decoded; the third has no slot"
+        )
+    finally:
+        fakes.hang.set()
+    assert all(isinstance(batch.result()[0], ViewFeatures) for batch in batches)
+    session.close()
+
+
+def test_results_that_are_kept_for_long_are_right_and_hold_up_nobody(
+    fakes: Fakes, engines: list[VerifiedEngine], tmp_path: Path
+) -> None:
+    """More batches than have pinned memory; the fake refuses a copy to any other."""
+    session = opened(engines[:1], tmp_path, slots=1)
+    blobs = [picture(number) for number in range(3)]
+    batch = [EncodeRequest(blob=blob, encoder="resnet18") for blob in blobs]
+    first, *others = [session.start(batch).result() for _ in range(8)]
+    for other in others:
+        for one, again in zip(first, other, strict=True):
+            assert isinstance(one, ViewFeatures) and isinstance(again, ViewFeatures)
+            assert np.array_equal(one.embedding, again.embedding) and np.array_equal(one.patches, again.patches)
+    session.close()
+
+
 def test_only_the_device_s_thread_copies(fakes: Fakes, session: EncoderSession) -> None:
     session.start(requests([picture(0), picture(1), picture(2, progressive=True)])).result()
     assert {name.rsplit("_", 1)[0] for name in fakes.threads} == {"gpu-0"}

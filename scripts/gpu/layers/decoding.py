@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from engines.container import examined
+from engines.gpu.device import own_stream
 from engines.gpu.jpegs import Jpegs
+from engines.gpu.photographs import Photograph, photograph
 from layers.opening import SIDE, gpu, photographs
 from layers.telling import TOLD, rate, tell, timed
 
@@ -23,7 +26,7 @@ def decode() -> None:
     blobs = photographs()
     batch = blobs * 2
     for count in (1, 8, 32, 64):
-        one = partial(decoded, jpegs, batch[:count])
+        one = partial(decoded, jpegs, _opened(jpegs, batch[:count]))
         rate(f"decode {count} of {SIDE} px", partial(device.run, one), count)
     tell("JPEG KB, mean", sum(map(len, blobs)) / len(blobs) / 1e3)
     with _counting() as counted:
@@ -31,21 +34,24 @@ def decode() -> None:
         alone, began = counted[0] / COUNTED_S, time.perf_counter()
         before = counted[0]
         for _ in range(5):
-            device.run(lambda: decoded(jpegs, batch))
+            device.run(lambda: decoded(jpegs, _opened(jpegs, batch)))
         beside = (counted[0] - before) / (time.perf_counter() - began)
     tell("share of Python speed left beside decoding", beside / alone)
 
 
-def decoded(jpegs: Jpegs, blobs: list[bytes]) -> list[Any]:
-    """A batch, waited for, with nothing behind it. In the device's thread."""
-    import pycuda.driver as cuda
+def _opened(jpegs: Jpegs, blobs: list[bytes]) -> list[Photograph]:
+    found = [(blob, examined(blob)) for blob in blobs]
+    return [photograph(blob, c, jpegs.opened, lambda: None) for blob, c in found if c is not None]
 
+
+def decoded(jpegs: Jpegs, batch: list[Photograph]) -> list[Any]:
+    """A batch, waited for, with nothing behind it. In the device's thread."""
     began = time.perf_counter()
-    stage, images = jpegs.decode(blobs)
+    stage, images = jpegs.decode(batch)
     TOLD["decode call alone ms"] = (time.perf_counter() - began) * 1e3
     stage.decoded.synchronize()
     TOLD["decode until done ms"] = (time.perf_counter() - began) * 1e3
-    stage.free.record(cuda.Stream())
+    stage.free.record(own_stream())
     return images
 
 

@@ -25,16 +25,16 @@ _OPENED: list[TensorRtRunner] = []
 
 
 @cache
-def photographs(count: int = 32, side: int = SIDE) -> list[bytes]:
-    """Smooth JPEGs with a little noise, each 8 px wider than the one before."""
+def photographs(count: int = 32, side: int = SIDE, *, quality: int = 90, step: int = 8) -> list[bytes]:
+    """Smooth JPEGs with a little noise, each `step` px wider than the one before."""
     rng = np.random.default_rng(0)
     made = []
     for number in range(count):
         small = Image.fromarray(rng.integers(0, 255, (side // 16, side // 16, 3), dtype=np.uint8))
-        pixels = np.asarray(small.resize((side + 8 * number, side), Image.Resampling.BICUBIC)).astype(np.int16)
+        pixels = np.asarray(small.resize((side + step * number, side), Image.Resampling.BICUBIC)).astype(np.int16)
         noisy = np.clip(pixels + rng.integers(-3, 4, pixels.shape), 0, 255).astype(np.uint8)
         out = io.BytesIO()
-        Image.fromarray(noisy).save(out, "JPEG", quality=90)
+        Image.fromarray(noisy).save(out, "JPEG", quality=quality)
         made.append(out.getvalue())
     return made
 
