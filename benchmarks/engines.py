@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import mean, median
 from time import monotonic, sleep
 
+import psutil
 from rich.console import Console
 
 from benchmarks import findings
@@ -36,6 +37,7 @@ from benchmarks.swap_marks import (
     swaps,
     usual_waits_s,
 )
+from benchmarks.watching import processor_s
 from benchmarks.worker_run import RunFailed, verdict_of
 from demo.stand import CommandFailed, WorkerProcess
 from devstack import Devstack, DevstackError
@@ -70,6 +72,7 @@ class SwapRun:
 class Start:
     """Seconds from the start of the process."""
 
+    processor_s: float  # processor time, until:
     warm_s: float  # engines loaded and tested, everything composed
     ready_s: float  # owns its partitions
     verdict_s: float  # a reader sees the first verdict
@@ -200,6 +203,7 @@ class Bench:
             worker = WorkerProcess.start(environment, self.versions.folder / "starts.log")
             try:
                 warm_s = _since(began_s, worker, lambda: bool(worker.health))
+                spent_s = processor_s(psutil.Process(worker.process.pid))
                 ready_s = _since(began_s, worker, lambda: _ready(worker))
                 answered = _answers(worker, follower, 1)
                 verdict_s = monotonic() - began_s
@@ -207,7 +211,7 @@ class Bench:
                 worker.stop()
         if answered != sent:
             raise RunFailed(f"{answered} was answered, and {sent} was sent")
-        return Start(warm_s=warm_s, ready_s=ready_s, verdict_s=verdict_s)
+        return Start(processor_s=spent_s, warm_s=warm_s, ready_s=ready_s, verdict_s=verdict_s)
 
 
 def _swapped(marks_at: Path, engine: bytes, seen: int) -> bool:
@@ -274,7 +278,7 @@ def _findings(run: SwapRun, starts: Sequence[Start]) -> list[Finding]:
     gaps, waits = [swap.gap_s for swap in run.swaps], [swap.wait_s for swap in run.swaps]
     lost_rate = 1.0 - mean(run.busy) / mean(run.quiet)
     work_s = lost_rate * mean(run.opening_s) / run.opening_share
-    warm_s, ready_s, verdict_s = (median(one) for one in zip(*map(astuple, starts), strict=True))
+    spent_s, warm_s, ready_s, verdict_s = (median(one) for one in zip(*map(astuple, starts), strict=True))
     found = [
         (
             "swap-gap",
@@ -289,6 +293,7 @@ def _findings(run: SwapRun, starts: Sequence[Start]) -> list[Finding]:
         ("load", "throughput lost while engine after engine is loaded", lost_rate, LOAD_GOAL, ""),
         ("load-work", "the work that one loading keeps the worker from, of all cores", 1e3 * work_s, None, "ms"),
         ("load-time", "mean time to load, warm and test beside the jobs", 1e3 * mean(run.opening_s), None, "ms"),
+        ("start-work", "processor time until the engines of a new process are warm", spent_s, None, "s"),
         ("start-warm", "from the start of the process until its engines are warm", warm_s, START_GOAL_S, "s"),
         ("start-ready", "the same until it is ready: owns its partitions", ready_s, START_GOAL_S, "s"),
         ("start-verdict", "the same to its first verdict, with its gallery to load", verdict_s, START_GOAL_S, "s"),
