@@ -154,12 +154,15 @@ class EmbedStage:
         """Nothing else is between decode and match; what else can fail (the gallery's first load) is done before.
 
         Two deaths alone bury a job. So before its second solo start a calm lets whatever else ends this process do so:
-        a settle that dies of what came before, kills that come soon after each start.
+        a settle that dies of what came before, kills that come soon after each start. And what came meanwhile goes
+        first: where the engine is to blame, another job's death tells so before this one is buried.
         """
         self._finish_all()
         self._snapshot(fetched.received.job.tenant)
         if deaths.alone:
             self._pause(CALM_S)
+            self._admit(self._take(0.0))
+            self._finish_all()
         if self._is_timely(fetched.received):
             self._starts.begin_alone(fetched.received)
             self._begin(fetched, suspected=True)

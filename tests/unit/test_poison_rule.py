@@ -243,6 +243,44 @@ def fetched(offset: int, word: str) -> Fetched:
     return Fetched(received=received, images=((sent.views[0], word.encode()),), unusable=(), queue_ms=0.0, fetch_ms=0.0)
 
 
+def embed_stage(
+    encoder: DeadlyEncoder,
+    inbox: Handoff[Fetched],
+    outbox: Handoff[Settleable],
+    starts: dict[tuple[Source, str], bool],
+    *,
+    release: Callable[[int], None],
+    pause: Callable[[float], object],
+) -> EmbedStage:
+    return EmbedStage(
+        encoder=encoder, engines=FixedEngines(), matcher=NumpyMatcher(), gallery=EmptyGallery(), cache=NoProbeCache(),
+        encoder_name=lambda category, view: "fake", fetched=inbox, settle=outbox, depth=2, keep_images=False,
+        limits=BatchLimits(max_images=8, max_bytes=1000, window_s=0.0), meter=Meter(max_batch_images=8),
+        release=release, outage=pytest.fail, pause=pause, slow_after_s=60.0, slow_topic="slow",
+        starts=Starts(MemoryAttempts(starts=starts), expects=lambda source, epoch: True, outage=pytest.fail),
+    )  # fmt: skip
+
+
+def test_what_comes_during_the_calm_goes_before_a_job_that_could_be_buried() -> None:
+    worst, suspected, fresh = (fetched(n, word) for n, word in enumerate(("worst", "suspected", "fresh")))
+    inbox: Handoff[Fetched] = Handoff("fetched", 4)
+    outbox: Handoff[Settleable] = Handoff("settle", 4)
+    inbox.put(worst)
+    starts = {(one.received.record.source, dead): False for one in (worst, suspected) for dead in ("d1", "d2")}
+    starts[worst.received.record.source, "d3"] = True
+    encoder = DeadlyEncoder()
+
+    def calm(seconds: float) -> None:
+        inbox.put(fresh)
+        inbox.put(suspected)
+        inbox.close()
+
+    embed_stage(encoder, inbox, outbox, starts, release=lambda _: None, pause=calm).run()
+    assert [word for batch in encoder.seen for word in batch][-1] == "worst"
+    assert sorted(encoder.seen) == [["fresh"], ["suspected"], ["worst"]]
+    assert (len(outbox), starts) == (3, {})
+
+
 def test_who_has_died_alone_once_waits_for_the_others_and_a_calm() -> None:
     jobs = [fetched(n, word) for n, word in enumerate(("worst", "suspected", "fresh", "suspected"))]
     inbox: Handoff[Fetched] = Handoff("fetched", 4)
@@ -253,14 +291,7 @@ def test_who_has_died_alone_once_waits_for_the_others_and_a_calm() -> None:
     starts = {(item.received.record.source, dead): False for item in (*jobs[:2], jobs[3]) for dead in ("d1", "d2")}
     starts[jobs[0].received.record.source, "d3"] = True
     encoder, pauses, released = DeadlyEncoder(), list[float](), list[int]()
-    stage = EmbedStage(
-        encoder=encoder, engines=FixedEngines(), matcher=NumpyMatcher(), gallery=EmptyGallery(), cache=NoProbeCache(),
-        encoder_name=lambda category, view: "fake", fetched=inbox, settle=outbox, depth=2, keep_images=False,
-        limits=BatchLimits(max_images=8, max_bytes=1000, window_s=0.0), meter=Meter(max_batch_images=8),
-        release=released.append, outage=pytest.fail, pause=pauses.append, slow_after_s=60.0, slow_topic="slow",
-        starts=Starts(MemoryAttempts(starts=starts), expects=lambda source, epoch: True, outage=pytest.fail),
-    )  # fmt: skip
-    stage.run()
+    embed_stage(encoder, inbox, outbox, starts, release=released.append, pause=pauses.append).run()
     assert encoder.seen == [["fresh"], ["suspected"], ["suspected"], ["worst"]]
     assert pauses == [CALM_S]
     assert (len(outbox), released, starts) == (4, [1] * 4, {})
