@@ -92,7 +92,7 @@ def _watched(place: HostDeployment, worker: WorkerProcess, heard: Heard, likenes
     place.fill(PILOT_JOBS, f"{name}-pilot")
     began_s = heard.until(PILOT_JOBS // 2)
     pilot = PILOT_JOBS / 2 / (heard.until(PILOT_JOBS) - began_s)
-    jobs = PILOT_JOBS + RAMP_JOBS + int(pilot * 4 * seconds)
+    jobs = PILOT_JOBS + RAMP_JOBS + int(pilot * 3 * seconds)
     place.fill(jobs - PILOT_JOBS, name)
     heard.until(PILOT_JOBS + RAMP_JOBS)
     plain, cpu = _rated(worker, heard, seconds)
