@@ -84,6 +84,7 @@ class Intake:
         self._given_up = given_up
         self._pauses = Pauses(meter)
         self._owned: set[Partition] = set()
+        self._lane: set[Partition] = set()  # those of them that are the slow lane's
         self._pending: deque[Received | Rejected] = deque()  # delivered, but a hand-off was full: at most a few
         self._not_due: dict[Partition, deque[InputRecord]] = {}  # one each: the partition is paused at once
         self._full: set[Partition] = set()  # their window is full
@@ -127,7 +128,7 @@ class Intake:
     def assigned(self, partitions: Sequence[Partition]) -> int:
         self._forget(partitions)
         epoch = self._watermark.assign(partitions)
-        self._owned.update(partitions)
+        self._own(self._owned | set(partitions))
         return epoch
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
@@ -236,9 +237,8 @@ class Intake:
 
     def _slow(self) -> set[Partition]:
         """The slow lane's partitions while as many of its jobs are in flight as may be."""
-        lane = {partition for partition in self._owned if partition[0] == self._limits.slow_topic}
-        in_flight = sum(self._watermark.in_flight(partition) for partition in lane)
-        return lane if in_flight >= self._limits.slow_jobs else set()
+        in_flight = sum(self._watermark.in_flight(partition) for partition in self._lane)
+        return self._lane if in_flight >= self._limits.slow_jobs else set()
 
     def _drain_s(self) -> float:
         limit_s = self._limits.drain_on_revoke_s
@@ -259,7 +259,12 @@ class Intake:
 
     def _drop(self, partitions: Sequence[Partition]) -> None:
         self._watermark.drop(partitions)
-        self._owned.difference_update(partitions)
+        self._own(self._owned - set(partitions))
+
+    def _own(self, partitions: set[Partition]) -> None:
+        """Of dozens of partitions few are the slow lane's, and they are asked about with every record."""
+        self._owned = partitions
+        self._lane = {partition for partition in partitions if partition[0] == self._limits.slow_topic}
 
 
 def _partition(record: InputRecord) -> Partition:
