@@ -31,9 +31,8 @@ JOIN assay.reference_embeddings e ON e.reference_id = i.id
 WHERE r.similarity IS NOT NULL GROUP BY r.result_id, r.view, r.similarity
 """
 RELEASES = """
-SELECT s.version, r.state, r.decision ->> 'by', r.decision ->> 'why', e.space
-FROM assay.engine_releases r JOIN assay.engines s ON s.id = r.candidate JOIN assay.engines e ON e.id = r.candidate
-ORDER BY r.started_at
+SELECT e.version, r.state, r.decision ->> 'by', r.decision ->> 'why', e.space
+FROM assay.engine_releases r JOIN assay.engines e ON e.id = r.candidate ORDER BY r.started_at
 """
 
 

@@ -33,7 +33,7 @@ SERVED_WITHIN_S = 300.0
 # Rates far apart are told apart by few jobs: a test cannot wait for the thousands that the defaults ask for. How long
 # two engines take beside other work on two cores says nothing.
 SOON = {
-    "ASSAY_JUDGEMENT__HARD_H0": "0.01",
+    "ASSAY_JUDGEMENT__HARD_H0": "0.03",
     "ASSAY_JUDGEMENT__HARD_H1": "0.4",
     "ASSAY_JUDGEMENT__ABSTENTION_H0": "0.05",
     "ASSAY_JUDGEMENT__ABSTENTION_H1": "0.4",
