@@ -33,7 +33,7 @@ from worker.adapters.results import PostgresResults
 from worker.adapters.stored_views import PostgresStoredViews
 from worker.core.decision import judge
 from worker.core.evidence import StoredView, UnusableView
-from worker.core.explanation import attention_grid, build_event, deviation_grid
+from worker.core.explanation import build_event
 from worker.core.ledger import SignedHead
 from worker.core.matching import NumpyMatcher, with_stored
 from worker.core.policy import Policy
@@ -258,8 +258,9 @@ def test_a_stored_view_decides_as_the_photograph_did(place: Place) -> None:
     assert (anew.deviation, anew.aligned, anew.probe.engine) == (match.deviation, match.aligned, match.probe.engine)
     assert (anew.probe.phash, anew.probe.quality) == (match.probe.phash, {**match.probe.quality, **match.placing})
     assert match.deviation_map is not None and anew.deviation_map is not None
-    assert deviation_grid(anew.deviation_map) == deviation_grid(match.deviation_map)
-    assert attention_grid(anew.probe.attention) == attention_grid(match.probe.attention)
+    again = replace(evidence, matches=(anew,))
+    told = build_event(again, found, judged_at=NOON, judge_ms=0.0, total_ms=0.0, build="test").views[0]
+    assert (told.deviation_map, told.attention) == (event.views[0].deviation_map, event.views[0].attention)
     assert np.isclose(np.linalg.norm(anew.probe.embedding), 1.0)
 
 

@@ -136,7 +136,10 @@ def test_spread_is_floored_and_assumed_for_one_reference() -> None:
     assert (spread_of(refs[:1], GRID).cells == np.float32(SPREAD_UNKNOWN)).all()
     same = np.stack([refs[0]] * 3)
     assert spread_of(same, GRID).cells.min() >= np.float32(module.SPREAD_FLOOR)
-    assert np.isfinite(spread_of(refs, GRID).cells).all()
+    noisy = Goods(noise=0.6)
+    found = spread_of(np.stack([noisy.reference("a", "logo", n).patches for n in range(4)]), GRID)
+    assert found.typical_distance is not None and found.typical_distance > module.SPREAD_FLOOR
+    assert (found.cells == np.float32(found.typical_distance)).all()
 
 
 def test_grids_of_odd_and_small_shapes_work() -> None:

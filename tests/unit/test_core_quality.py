@@ -78,6 +78,29 @@ def test_a_view_of_another_section_is_misframed(placed: float, off_frame: float,
     assert again == found  # of a verdict's rows, which hold it with the other measures
 
 
+@pytest.mark.parametrize(("bits", "stopped"), [(14.0, False), (15.0, True)])
+def test_a_view_with_the_shapes_of_a_reference_is_neither_misframed_nor_of_another_role(
+    bits: float, stopped: bool
+) -> None:
+    """A forgery of another colour is found again hardly anywhere, and its embedding may lie anywhere."""
+    first = replace(EVIDENCE.matches[0], placing={"placed": 0.1, "off_frame": 3.0, "hash_bits": bits})
+    astray = replace(first, similarity=0.5, role_similarity={"logo": 0.5, "lining": 0.97})
+    limits = replace(LIMITS, min_placed=0.5)
+    for match, code in ((first, ReasonCode.VIEW_MISFRAMED), (astray, ReasonCode.VIEW_WRONG_ROLE)):
+        (found,) = quality_issues([match], limits).values()
+        assert [reason.code for reason in found] == [code] * stopped
+
+
+def test_a_view_that_lies_over_its_references_is_not_of_another_role() -> None:
+    near = {"similarity": 0.5, "role_similarity": {"logo": 0.5, "lining": 0.97}}
+    for placed, stopped in ((0.5, False), (0.49, True)):
+        match = replace(EVIDENCE.matches[0], placing={"placed": placed, "off_frame": 0.0}, **near)
+        (found,) = quality_issues([match], replace(LIMITS, min_placed=0.5)).values()
+        assert [reason.code for reason in found] == [ReasonCode.VIEW_WRONG_ROLE] * stopped
+        (unlimited,) = quality_issues([match], LIMITS).values()
+        assert [reason.code for reason in unlimited] == [ReasonCode.VIEW_WRONG_ROLE]
+
+
 @pytest.mark.parametrize("same", ["sha256", "phash"])
 def test_one_photograph_in_two_roles(same: str) -> None:
     other = EVIDENCE.matches[1].probe

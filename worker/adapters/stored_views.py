@@ -15,7 +15,7 @@ from schemas.verdict import EngineUse, result_id
 from worker.adapters.database import retrying
 from worker.adapters.phash import unsigned
 from worker.core.evidence import Map, StoredView, UnusableView, ViewProbe
-from worker.core.explanation import DEVIATION_FULL_SCALE
+from worker.core.explanation import deviation_of
 from worker.errors import RejectJob
 
 FIND = text("""
@@ -79,7 +79,7 @@ def _stored(view: JobView, row: Row[Any], engine: EngineUse) -> StoredView:
     return StoredView(
         probe=probe,
         deviation=row.deviation,
-        deviation_map=None if deviation is None else deviation / np.float32(255 / DEVIATION_FULL_SCALE),
+        deviation_map=None if deviation is None else deviation_of(deviation),
         aligned=row.aligned,
         copied=any(_is_copy(reason, view.view) for reason in row.reasons),
         degraded=bool(row.provenance["degraded"]),

@@ -2,7 +2,8 @@
 
 Each probe patch is compared with the aligned references' patches within +-2 cells, and each reference patch with the
 probe's, so that missing parts show; the larger of the two distances (1 - cosine) stands. Divided by the references'
-own leave-one-out distance at that place: 1 is a typical cell of a genuine item.
+own leave-one-out distance, the mean over the view: 1 is a typical cell of a genuine item. Not place by place: of a
+handful of references the spread at one place is mostly chance, and it is widest at the very edges that forgers move.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ BLOCK = 4  # columns of one matrix product
 TOP_SHARE = 0.05  # the scalar deviation is the mean of this share of the cells, the largest
 INT8_ONE = 127.0
 SPREAD_FLOOR = 0.02  # distance; below it, differences are numerical and not of the goods
-SPREAD_RELATIVE_FLOOR = 0.25  # of the map's mean
 SPREAD_UNKNOWN = 0.15  # distance assumed typical where one reference gives no spread
 
 
@@ -48,9 +48,9 @@ class Deviation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """`cells` [h, w]: leave-one-out distances among the references, smoothed over 3x3 cells and floored.
+    """`cells` [h, w]: the references' mean leave-one-out distance, floored, the same for every cell.
 
-    `typical_distance` is their mean before that; None where one reference gives no spread.
+    `typical_distance` is that mean before the floor; None where one reference gives no spread.
     """
 
     cells: Floats
@@ -98,14 +98,13 @@ def spread_of(references: Int8s, grid: tuple[int, int]) -> Spread:
     count = len(references)
     if count < 2:
         return Spread(cells=np.full(grid, SPREAD_UNKNOWN, np.float32), typical_distance=None)
-    total = np.zeros(grid, np.float32)
+    total = 0.0
     for left_out in range(count):
         probe = references[left_out].astype(np.float32) / np.float32(INT8_ONE)
-        total += patch_distances(probe, np.delete(references, left_out, axis=0), grid)[0]
-    typical = total / np.float32(count)
-    smooth = _box_mean(typical)
-    cells = np.maximum(smooth, max(SPREAD_FLOOR, SPREAD_RELATIVE_FLOOR * float(smooth.mean()))).astype(np.float32)
-    return Spread(cells=cells, typical_distance=float(typical.mean(dtype=np.float64)))
+        distances, _ = patch_distances(probe, np.delete(references, left_out, axis=0), grid)
+        total += float(distances.mean(dtype=np.float64))
+    typical = total / count
+    return Spread(cells=np.full(grid, max(SPREAD_FLOOR, typical), np.float32), typical_distance=typical)
 
 
 def patch_distances(probe: Floats, references: Int8s, grid: tuple[int, int]) -> tuple[Floats, Alignment]:
@@ -202,10 +201,3 @@ def _top_mean(values: Floats) -> float:
         return 0.0
     count = max(1, round(TOP_SHARE * values.size))
     return float(np.sort(np.partition(values, values.size - count)[-count:]).mean(dtype=np.float64))
-
-
-def _box_mean(cells: Floats) -> Floats:
-    padded = np.pad(cells, 1, mode="edge")
-    height, width = cells.shape
-    total = sum(padded[i : i + height, j : j + width] for i in range(3) for j in range(3))
-    return np.asarray(total, np.float32) / np.float32(9)

@@ -93,6 +93,7 @@ def _reference_set(group: Sequence[Reference], known: ReferenceSet | None, max_m
         counterfeit_ids=fake_ids,
         counterfeits=np.stack([fake.embedding for fake in fakes]) if fakes else embeddings[:0],
         genuine_count=len(genuine),
+        phashes=np.array([reference.phash for reference in chosen], np.uint64),
     )
 
 

@@ -52,8 +52,9 @@ class UnusableView:
 class ViewMatch:
     """A probe compared with the claimed SKU's references of the same view and embedding space.
 
-    `deviation_map` [h, w] is the distance of each patch over the references' own spread at that place: 1 is typical
-    of genuine. All comparison fields are None where the SKU has no reference for the view in this space.
+    `deviation_map` [h, w] is the distance of each patch over the references' own spread: 1 is typical of genuine.
+    `placing`: `placed` and `off_frame` of core.alignment, and `hash_bits`, in how many bits of 64 its perceptual hash
+    differs from the nearest reference's; empty where nobody looked. All comparison fields are None where the SKU has no reference for the view in this space.
     """
 
     probe: ViewProbe
@@ -66,7 +67,7 @@ class ViewMatch:
     deviation_map: Map | None = None
     aligned: bool | None = None
     role_similarity: Mapping[str, float] = field(default_factory=dict)  # best cosine to the SKU's references by role
-    placing: Mapping[str, float] = field(default_factory=dict)  # `placed` and `off_frame` of core.alignment
+    placing: Mapping[str, float] = field(default_factory=dict)
     nearness: float | None = None  # mean patch distance over that among the references; a copy of one is far below 1
     reference_count: int = 0  # active genuine references of the SKU in this view and space, before the medoids
 

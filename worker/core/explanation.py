@@ -1,7 +1,8 @@
 """From a judgement to the event that is published, with its maps, and maps laid over photographs.
 
-Scaling of the 8-bit maps: attention is divided by its largest cell; a deviation cell is 255 * deviation / 4, clipped,
-so that 64 is typical of the references and 255 is four times that or more.
+Scaling of the 8-bit maps: attention is divided by its largest cell; a deviation cell is 255 * sqrt(deviation / 16),
+clipped, so that 64 is typical of the references, 128 four times and 255 sixteen times that or more. The root keeps
+peaks apart that a line would clip.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ Pixels = NDArray[np.uint8]  # [H, W, 3] RGB
 Colour = tuple[int, int, int]
 
 MAX_CELLS = 4096
-DEVIATION_FULL_SCALE = 4.0
+DEVIATION_FULL_SCALE = 16.0
 TINT = 0.6
-HATCH_LEVELS = ((96, 16), (160, 8), (224, 4))  # from this cell value, a line every so many pixels
 
 
 def build_event(
@@ -54,31 +54,15 @@ def build_event(
     )
 
 
-def attention_grid(attention: Map) -> Grid:
-    """`attention` [h, w], any positive scale, as a grid whose largest cell is 255."""
-    return _attention_grids([attention])[0]
-
-
-def deviation_grid(deviation: Map) -> Grid:
-    """`deviation` [h, w] (1 is typical) as a grid: 64 is typical, 255 is four times that or more."""
-    return _deviation_grids([deviation])[0]
+def deviation_of(cells: NDArray[np.float32]) -> Map:
+    """The deviation [h, w] that the `cells` of a map tell, 0 to 255: the inverse of the scaling above."""
+    return np.asarray(np.square(cells / np.float32(255)) * np.float32(DEVIATION_FULL_SCALE), np.float32)
 
 
 def lay_over(photo: Pixels, grid: Grid, *, colour: Colour) -> Pixels:
     """Tint `photo` by `grid`, interpolated between the cells' centres; the strongest cell takes 60 % of `colour`."""
     weight = _upsampled(grid, photo.shape[0], photo.shape[1])[..., None] * np.float32(TINT / 255)
     return np.asarray(np.rint(photo * (1 - weight) + np.asarray(colour, np.float32) * weight), np.uint8)
-
-
-def lay_over_hatched(photo: Pixels, grid: Grid) -> Pixels:
-    """`photo` in pale grey under diagonal lines, the denser the stronger: legible on paper and without colour."""
-    values = _upsampled(grid, photo.shape[0], photo.shape[1])
-    grey = 96 + photo.mean(axis=2) * (159 / 255)
-    rows, cols = np.indices(values.shape)
-    for level, pitch in HATCH_LEVELS:
-        grey = np.where((values >= level) & ((rows + cols) % pitch < 2), 0, grey)
-        grey = np.where(_contour(values >= level), 0, grey)
-    return np.repeat(np.rint(grey).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _views(evidence: JobEvidence, judgement: Judgement) -> tuple[ViewResult, ...]:
@@ -166,7 +150,7 @@ def _attention_grids(maps: Sequence[Map]) -> list[Grid]:
 
 
 def _deviation_grids(maps: Sequence[Map]) -> list[Grid]:
-    return _grids(maps, lambda cells: cells / DEVIATION_FULL_SCALE * 255)
+    return _grids(maps, lambda cells: np.sqrt(np.maximum(cells, 0) / DEVIATION_FULL_SCALE) * 255)
 
 
 def _grids(maps: Sequence[Map], scaled: Scale) -> list[Grid]:
@@ -214,12 +198,3 @@ def _steps(cells: int, pixels: int) -> NDArray[np.float32]:
     """Weights [pixels, cells] of linear interpolation."""
     place = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0, cells - 1)
     return np.asarray(np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells))), np.float32)
-
-
-def _contour(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of `inside` within two of its border."""
-    padded = np.pad(inside, 2, mode="edge")
-    height, width = inside.shape
-    core = padded[:height, 2:-2] & padded[4:, 2:-2] & padded[2:-2, :width] & padded[2:-2, 4:]
-    edge: NDArray[np.bool_] = inside & ~core
-    return edge

@@ -20,7 +20,8 @@ from worker.core.policy import ViewCalibration, ViewRequirement
 Doubles = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-VIEW_FEATURES = ("similarity", "log_deviation", "log_mean_deviation", "counterfeit_margin", "other_sku_margin")
+# Not the margin to the nearest other SKU: it shrinks with every SKU enrolled, and a calibration would age with it.
+VIEW_FEATURES = ("similarity", "log_deviation", "log_mean_deviation", "counterfeit_margin")
 NEEDED_FEATURES = 3  # the first three must be finite; a missing margin counts as an average one
 LOG_ODDS_LIMIT = 8.0  # no single view says more
 PULL_TO_LOWEST = 0.5
@@ -47,7 +48,6 @@ def features_of(match: ViewMatch) -> tuple[float, ...]:
         _log(_or_nan(match.deviation)),
         _log(float(match.deviation_map.mean()) if match.deviation_map is not None else math.nan),
         similarity - _or_nan(match.counterfeit_similarity),
-        similarity - _or_nan(match.other_sku_similarity),
     )
 
 

@@ -48,10 +48,11 @@ class ReferenceSet:
     counterfeit_ids: tuple[str, ...]
     counterfeits: NDArray[np.float32]
     genuine_count: int  # active genuine references before the medoids were chosen
+    phashes: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))  # [n], beside `ids`
 
     @property
     def spread(self) -> NDArray[np.float32]:
-        """[h, w]: the leave-one-out patch distance among the SKU's own genuine references at that place."""
+        """[h, w]: the leave-one-out patch distance among the SKU's own genuine references in the view."""
         return self.measured.spread.cells
 
     @property

@@ -130,7 +130,7 @@ def view_match(probe: ViewProbe, found: ReferenceSet | None, numbers: Numbers) -
         deviation=compared.scalar if compared else None,
         deviation_map=compared.cells if compared else None,
         aligned=compared.aligned if compared else None,
-        placing=_placing(compared),
+        placing=_placing(probe, found, compared),
         nearness=_nearness(compared, found),
         role_similarity=numbers.roles,
         reference_count=found.genuine_count,
@@ -182,10 +182,13 @@ def deviation_of(probe: ViewProbe, found: ReferenceSet, masked: Sequence[Rectang
     return deviation(probe.patches, found.patches, found.patch_grid, found.spread, masked)
 
 
-def _placing(compared: Deviation | None) -> dict[str, float]:
+def _placing(probe: ViewProbe, found: ReferenceSet, compared: Deviation | None) -> dict[str, float]:
     if compared is None or compared.placed is None:
         return {}
-    return {"placed": compared.placed, "off_frame": compared.off_frame}
+    placing = {"placed": compared.placed, "off_frame": compared.off_frame}
+    if len(found.phashes):
+        placing["hash_bits"] = float(np.bitwise_count(found.phashes ^ np.uint64(probe.phash)).min())
+    return placing
 
 
 def _nearness(compared: Deviation | None, found: ReferenceSet) -> float | None:

@@ -1,4 +1,4 @@
-"""Score calibrations and category profiles as JSON values, for the database and for files; a round trip is exact."""
+"""Score calibrations as JSON values, for the database and for files; a round trip is exact."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ from numpy.typing import NDArray
 from worker.core.policy import (
     ByClass,
     CategoryBaseline,
-    CategoryProfile,
     CellKey,
     MeasureKey,
     Posterior,
-    QualityLimits,
     ScoreCalibration,
     ViewCalibration,
-    ViewRequirement,
 )
 
 JsonObject = dict[str, Any]  # what json.loads gives; parsed here, at the edge, into frozen values
 
-VERSION = 1
+VERSION = 2  # 1 had one more feature of a view, and deviations over each place's own spread
 
 
 def to_json(calibration: ScoreCalibration) -> JsonObject:
@@ -68,32 +65,6 @@ def content_id(calibration: ScoreCalibration) -> str:
     content = {name: part for name, part in to_json(calibration).items() if name != "calibration_id"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "cal-" + hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def profile_to_json(profile: CategoryProfile) -> JsonObject:
-    limits = profile.quality
-    return {
-        "category": profile.category,
-        "views": [
-            {"view": r.view, "required": r.required, "critical": r.critical, "masked": [list(m) for m in r.masked]}
-            for r in profile.views
-        ],
-        "alpha_accept": profile.alpha_accept,
-        "alpha_reject": profile.alpha_reject,
-        "prior_genuine": profile.prior_genuine,
-        "min_references": profile.min_references,
-        "quality": {name: getattr(limits, name) for name in QualityLimits.__slots__},
-    }
-
-
-def profile_from_json(value: Mapping[str, Any]) -> CategoryProfile:
-    """The inverse of `profile_to_json`; what is left out has its default. Raises ValueError naming what is wrong."""
-    try:
-        given = {name: part for name, part in value.items() if name not in ("views", "quality")}
-        views = tuple(_requirement(view) for view in value["views"])
-        return CategoryProfile(**given, views=views, quality=QualityLimits(**value.get("quality", {})))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"category profile cannot be read: {error!r}") from error
 
 
 def _cell_to_json(key: CellKey, view: ViewCalibration) -> JsonObject:
@@ -167,9 +138,3 @@ def _cell(value: Mapping[str, Any]) -> tuple[CellKey, ViewCalibration]:
 
 def _scores(value: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
     return {category: np.sort(np.asarray(scores, np.float64)) for category, scores in value.items()}
-
-
-def _requirement(value: Mapping[str, Any]) -> ViewRequirement:
-    masked = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in value.get("masked", ()))
-    given = {name: part for name, part in value.items() if name != "masked"}
-    return ViewRequirement(**given, masked=masked)

@@ -19,7 +19,7 @@ Mask = NDArray[np.bool_]  # [height, width] of a grid
 Colour = tuple[int, int, int]
 ATTENTION_COLOUR: Colour = (42, 91, 148)
 DEVIATION_COLOUR: Colour = (178, 58, 44)
-TWICE_TYPICAL = 128  # core.explanation: 64 is typical of the references
+FAR = 128  # core.explanation: four times what is typical of the references
 MOST = 0.5  # share of the cells
 SCATTERED = 0.22  # standard deviation of the cells' places; that of evenly spread ones is 0.29
 ROWS = ("upper", "middle", "lower")
@@ -43,8 +43,8 @@ def attention_overlay(square: Pixels, grid: Grid) -> Overlay:
 
 
 def deviation_overlay(square: Pixels, grid: Grid) -> Overlay:
-    """Outlines the cells that depart at least twice as far as the references vary among themselves."""
-    return _overlay(square, grid, DEVIATION_COLOUR, cells(grid) >= TWICE_TYPICAL)
+    """Outlines the cells that depart at least four times as far as the references typically do among themselves."""
+    return _overlay(square, grid, DEVIATION_COLOUR, cells(grid) >= FAR)
 
 
 def _overlay(square: Pixels, grid: Grid, colour: Colour, strong: Mask) -> Overlay:

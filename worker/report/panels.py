@@ -122,7 +122,7 @@ def _deviation(view: ViewResult, pixels: Pixels | None) -> Plate:
     overlay = deviation_overlay(centre_square(pixels), view.deviation_map)
     if not overlay.outline:
         return Plate(label=label, overlay=overlay, caption="Where it departs from its references: nothing stands out.")
-    caption = f"Where it departs from its references. Outlined: twice their own spread or more, {overlay.place}."
+    caption = f"Where it departs from its references. Outlined: four times their own spread or more, {overlay.place}."
     return Plate(label=label, overlay=overlay, caption=caption, alt=f"Deviation {overlay.place} of the view")
 
 
