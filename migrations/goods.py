@@ -55,6 +55,7 @@ view_requirements = table(
     must("required", BOOLEAN, "Without this view the verdict is inconclusive."),
     must("critical", BOOLEAN, "This view alone can veto an authentic verdict."),
     must("masked", JSON, "Regions that vary by nature: [[left, top, right, bottom], ...] as fractions of the view."),
+    may("quality", JSON, "Quality limits of this view in place of its category's: {limit: value}, all of them."),
 )
 
 items = table(

@@ -9,6 +9,7 @@ quality = { min_sharpness = 0.1 }
 
 [[bag.views]]
 view = "serial"
+quality = { max_glare = 0.02 }  # of this view; what is not said is the category's
 required = true
 critical = true
 masked = [[0.3, 0.4, 0.7, 0.6]]  # left, top, right, bottom as fractions: digits differ by nature
@@ -38,20 +39,6 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _View(_Strict):
-    view: Annotated[str, Field(min_length=1, max_length=64)]
-    required: bool = True
-    critical: bool = False
-    masked: tuple[tuple[Share, Share, Share, Share], ...] = ()
-
-    @model_validator(mode="after")
-    def _has_area(self) -> _View:
-        for left, top, right, bottom in self.masked:
-            if left >= right or top >= bottom:
-                raise ValueError("a masked region is left, top, right, bottom, with left < right and top < bottom")
-        return self
-
-
 class _Quality(_Strict):
     min_sharpness: Annotated[float, Field(ge=0)] = 0.0
     min_brightness: Share = 0.0
@@ -59,6 +46,21 @@ class _Quality(_Strict):
     max_clipped: Share = 1.0
     max_glare: Share = 1.0
     min_placed: Share = 0.0
+
+
+class _View(_Strict):
+    view: Annotated[str, Field(min_length=1, max_length=64)]
+    required: bool = True
+    critical: bool = False
+    masked: tuple[tuple[Share, Share, Share, Share], ...] = ()
+    quality: _Quality | None = None
+
+    @model_validator(mode="after")
+    def _has_area(self) -> _View:
+        for left, top, right, bottom in self.masked:
+            if left >= right or top >= bottom:
+                raise ValueError("a masked region is left, top, right, bottom, with left < right and top < bottom")
+        return self
 
 
 class _Profile(_Strict):
@@ -105,13 +107,18 @@ def _parsed(path: Path) -> Any:
 def _profile(category: str, given: _Profile) -> CategoryProfile:
     return CategoryProfile(
         category=category,
-        views=tuple(
-            ViewRequirement(view=view.view, required=view.required, critical=view.critical, masked=view.masked)
-            for view in given.views
-        ),
+        views=tuple(_requirement(view, given.quality) for view in given.views),
         alpha_accept=given.alpha_accept,
         alpha_reject=given.alpha_reject,
         prior_genuine=given.prior_genuine,
         min_references=given.min_references,
         quality=QualityLimits(**given.quality.model_dump()),
+    )
+
+
+def _requirement(view: _View, quality: _Quality) -> ViewRequirement:
+    """A view's own limits, and the category's where it says nothing."""
+    own = view.quality and QualityLimits(**{**quality.model_dump(), **view.quality.model_dump(exclude_unset=True)})
+    return ViewRequirement(
+        view=view.view, required=view.required, critical=view.critical, masked=view.masked, quality=own
     )

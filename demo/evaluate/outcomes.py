@@ -29,6 +29,7 @@ ASIDE = {
     ReasonCode.VIEW_GLARE,
     ReasonCode.VIEW_WRONG_ROLE,
     ReasonCode.VIEW_MISFRAMED,
+    ReasonCode.VIEW_OF_OTHER_ITEM,
     ReasonCode.DUPLICATE_PHOTOGRAPH,
 }
 

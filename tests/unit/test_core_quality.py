@@ -18,7 +18,7 @@ EVIDENCE = specimen(GOODS, GOODS.snapshot(), "s")
 
 
 def codes(evidence: JobEvidence) -> dict[str, list[ReasonCode]]:
-    return {view: [r.code for r in found] for view, found in quality_issues(evidence.matches, LIMITS).items()}
+    return {view: [r.code for r in found] for view, found in quality_issues(evidence.matches, lambda _: LIMITS).items()}
 
 
 def changed(**probe: object) -> JobEvidence:
@@ -71,10 +71,10 @@ def test_a_wrong_role_needs_a_clear_margin() -> None:
 def test_a_view_of_another_section_is_misframed(placed: float, off_frame: float, stopped: bool) -> None:
     """That few places are found again says it of none: a forgery places few as well, but stays where it belongs."""
     first = replace(EVIDENCE.matches[0], placing={"placed": placed, "off_frame": off_frame})
-    (found,) = quality_issues([first], replace(LIMITS, min_placed=0.5)).values()
+    (found,) = quality_issues([first], lambda _: replace(LIMITS, min_placed=0.5)).values()
     assert [reason.code for reason in found] == [ReasonCode.VIEW_MISFRAMED] * stopped
     stored = replace(first, placing={}, probe=replace(first.probe, quality=first.placing))
-    (again,) = quality_issues([stored], QualityLimits(min_placed=0.5)).values()
+    (again,) = quality_issues([stored], lambda _: QualityLimits(min_placed=0.5)).values()
     assert again == found  # of a verdict's rows, which hold it with the other measures
 
 
@@ -87,7 +87,7 @@ def test_a_view_with_the_shapes_of_a_reference_is_neither_misframed_nor_of_anoth
     astray = replace(first, similarity=0.5, role_similarity={"logo": 0.5, "lining": 0.97})
     limits = replace(LIMITS, min_placed=0.5)
     for match, code in ((first, ReasonCode.VIEW_MISFRAMED), (astray, ReasonCode.VIEW_WRONG_ROLE)):
-        (found,) = quality_issues([match], limits).values()
+        (found,) = quality_issues([match], lambda _: limits).values()
         assert [reason.code for reason in found] == [code] * stopped
 
 
@@ -95,10 +95,24 @@ def test_a_view_that_lies_over_its_references_is_not_of_another_role() -> None:
     near = {"similarity": 0.5, "role_similarity": {"logo": 0.5, "lining": 0.97}}
     for placed, stopped in ((0.5, False), (0.49, True)):
         match = replace(EVIDENCE.matches[0], placing={"placed": placed, "off_frame": 0.0}, **near)
-        (found,) = quality_issues([match], replace(LIMITS, min_placed=0.5)).values()
+        (found,) = quality_issues([match], lambda _: replace(LIMITS, min_placed=0.5)).values()
         assert [reason.code for reason in found] == [ReasonCode.VIEW_WRONG_ROLE] * stopped
-        (unlimited,) = quality_issues([match], LIMITS).values()
+        (unlimited,) = quality_issues([match], lambda _: LIMITS).values()
         assert [reason.code for reason in unlimited] == [ReasonCode.VIEW_WRONG_ROLE]
+
+
+@pytest.mark.parametrize(
+    ("other", "own", "stopped"), [(0.9, 0.79, True), (0.89, 0.1, False), (0.95, 0.86, False), (0.95, None, False)]
+)
+def test_a_view_of_another_item_is_said_to_be_one(other: float, own: float | None, stopped: bool) -> None:
+    """Before anything else: that it lies badly over the claimed item's references follows from it."""
+    swapped = replace(EVIDENCE.matches[0], similarity=own, other_sku="b", other_sku_similarity=other)
+    (found,) = quality_issues([swapped], lambda _: LIMITS).values()
+    assert [reason.code for reason in found] == [ReasonCode.VIEW_OF_OTHER_ITEM] * stopped
+    assert not stopped or "shows b" in found[0].detail
+    astray = replace(swapped, placing={"placed": 0.1, "off_frame": 2.0, "hash_bits": 30.0})
+    (first,) = quality_issues([astray], lambda _: replace(LIMITS, min_placed=0.5)).values()
+    assert first[0].code is (ReasonCode.VIEW_OF_OTHER_ITEM if stopped else ReasonCode.VIEW_MISFRAMED)
 
 
 @pytest.mark.parametrize("same", ["sha256", "phash"])

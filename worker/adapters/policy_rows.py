@@ -81,7 +81,8 @@ def _profile(row: Row[Any], views: Sequence[Row[Any]]) -> CategoryProfile:
 
 def _requirement(row: Row[Any]) -> ViewRequirement:
     masked = tuple((left, top, right, bottom) for left, top, right, bottom in row.masked)
-    return ViewRequirement(view=row.view, required=row.required, critical=row.critical, masked=masked)
+    quality = None if row.quality is None else QualityLimits(**row.quality)
+    return ViewRequirement(view=row.view, required=row.required, critical=row.critical, masked=masked, quality=quality)
 
 
 def _category(profile: CategoryProfile) -> dict[str, object]:
@@ -104,6 +105,7 @@ def _requirements(profile: CategoryProfile) -> list[dict[str, object]]:
             "required": view.required,
             "critical": view.critical,
             "masked": [list(rectangle) for rectangle in view.masked],
+            "quality": None if view.quality is None else asdict(view.quality),
         }
         for position, view in enumerate(profile.views)
     ]

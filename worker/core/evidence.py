@@ -54,7 +54,8 @@ class ViewMatch:
 
     `deviation_map` [h, w] is the distance of each patch over the references' own spread: 1 is typical of genuine.
     `placing`: `placed` and `off_frame` of core.alignment, and `hash_bits`, in how many bits of 64 its perceptual hash
-    differs from the nearest reference's; empty where nobody looked. All comparison fields are None where the SKU has no reference for the view in this space.
+    differs from the nearest reference's; empty where nobody looked. All comparison fields are None where the SKU has
+    no reference for the view in this space.
     """
 
     probe: ViewProbe

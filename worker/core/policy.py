@@ -16,16 +16,6 @@ POOLED = "*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ViewRequirement:
-    """One role of a category. `masked` regions vary by nature (serial digits) and do not count as deviation."""
-
-    view: str
-    required: bool
-    critical: bool = False
-    masked: tuple[Rectangle, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class QualityLimits:
     """A view outside these is named in the reasons and asked for again. Units: see engines.decode.QualityMeasures."""
 
@@ -35,6 +25,18 @@ class QualityLimits:
     max_clipped: float = 1.0
     max_glare: float = 1.0
     min_placed: float = 0.0  # see core.alignment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewRequirement:
+    """One role of a category. `masked` regions vary by nature (serial digits) and do not count as deviation.
+    `quality` takes the place of the category's limits: a plain lining is never as sharp as a seam."""
+
+    view: str
+    required: bool
+    critical: bool = False
+    masked: tuple[Rectangle, ...] = ()
+    quality: QualityLimits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,11 @@ class CategoryProfile:
     prior_genuine: float = 0.5
     min_references: int = 2
     quality: QualityLimits = QualityLimits()
+
+    def limits_of(self, view: str) -> QualityLimits:
+        """The view's own where it has some."""
+        own = next((requirement.quality for requirement in self.views if requirement.view == view), None)
+        return own or self.quality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ A view with an issue does not count. Each issue is a reason that says what to re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 from schemas.codes import ReasonCode
@@ -15,16 +15,20 @@ from worker.core.policy import QualityLimits
 
 WRONG_ROLE_MARGIN = 0.1  # cosine by which another role's references must be nearer than the view's own
 WRONG_ROLE_LEAST = 0.6  # a forged view is near to nothing; one of another role is near to that role's references
+# Of 2,016 genuine views of the score calibration none is nearer to another SKU at all; 0.98 of them are as near as this
+# to their own, and of the views that a forgery touches 0.02 to any other.
+OTHER_ITEM_MARGIN, OTHER_ITEM_LEAST = 0.1, 0.9
 LOST_SHARE = 0.45  # of what a view must place: below, it shows something else, however it is framed
-# Perceptual hashes see grey shapes and hardly any colour. On the score calibration's goods a forged view, however few of
-# its places are found again, lies within 14 bits of a reference in 0.95 of all cases, and a crop in 0.01.
+# Perceptual hashes see grey shapes and hardly any colour. On the score calibration's goods a forged view lies within 14
+# bits of a reference in 0.95 of all cases, however few of its places are found again, and a crop in 0.01.
 SAME_SECTION_BITS = 14
 DUPLICATE_BITS = 3  # perceptual hashes that differ in at most so many bits of 64 are one photograph
 
 
-def quality_issues(matches: Sequence[ViewMatch], limits: QualityLimits) -> dict[str, list[Reason]]:
-    """Issues by view, over all views of one job (a photograph in two roles shows only there)."""
-    issues = {match.probe.view: _of_one(match, limits) for match in matches}
+def quality_issues(matches: Sequence[ViewMatch], limits_of: Callable[[str], QualityLimits]) -> dict[str, list[Reason]]:
+    """Issues by view, over all views of one job (a photograph in two roles shows only there). `limits_of` gives a
+    view's limits."""
+    issues = {match.probe.view: _of_one(match, limits_of(match.probe.view)) for match in matches}
     for first, second in combinations([match.probe for match in matches], 2):
         if _one_photograph(first, second):
             issues[first.view].append(_duplicate(first.view, second.view))
@@ -36,7 +40,7 @@ def _of_one(match: ViewMatch, limits: QualityLimits) -> list[Reason]:
     view, measures = match.probe.view, {**match.probe.quality, **match.placing}
     found = [_blurred(view, measures, limits), _exposed(view, measures, limits), _glare(view, measures, limits)]
     if not _in_place(measures, limits):
-        found.append(_wrong_role(match) or _misframed(view, measures, limits))
+        found.append(_of_other_item(match) or _wrong_role(match) or _misframed(view, measures, limits))
     return [reason for reason in found if reason is not None]
 
 
@@ -88,6 +92,15 @@ def _misframed(view: str, measures: Mapping[str, float], limits: QualityLimits) 
         "it shows another section or part; take all of the part, from as near as they were, or correct the view's name"
     )
     return Reason(code=ReasonCode.VIEW_MISFRAMED, view=view, detail=detail)
+
+
+def _of_other_item(match: ViewMatch) -> Reason | None:
+    """A view as near to another SKU as genuine views are to their own shows that one, whatever the others show."""
+    view, other, own = match.probe.view, match.other_sku_similarity, match.similarity
+    if other is None or own is None or other < OTHER_ITEM_LEAST or not other > own + OTHER_ITEM_MARGIN:
+        return None
+    detail = f"{view} shows {match.other_sku} ({other:.2f}) and not the claimed item ({own:.2f})"
+    return Reason(code=ReasonCode.VIEW_OF_OTHER_ITEM, view=view, detail=detail)
 
 
 def _wrong_role(match: ViewMatch) -> Reason | None:

@@ -122,7 +122,7 @@ def _issues(
     if profile is None:
         return {}
     needed = references_needed(profile, calibration)
-    found = quality_issues(job.matches, profile.quality)
+    found = quality_issues(job.matches, profile.limits_of)
     for match in job.matches:
         reason = _reference_issue(match, needed) or _score_issue(
             match, calibration, log_odds, features[match.probe.view]

@@ -92,6 +92,7 @@ REASONS = {
     ReasonCode.VIEW_GLARE: "A photograph has glare",
     ReasonCode.VIEW_WRONG_ROLE: "A photograph does not show what its view asks for",
     ReasonCode.VIEW_MISFRAMED: "A photograph shows another section than the references do",
+    ReasonCode.VIEW_OF_OTHER_ITEM: "A photograph shows another item than the one that is claimed",
     ReasonCode.DUPLICATE_PHOTOGRAPH: "One photograph was sent for two views",
     ReasonCode.IMAGE_REUSED: "A photograph was seen before, as a reference or with another item",
 }
@@ -110,6 +111,7 @@ ADVICE = {
     ReasonCode.VIEW_BADLY_EXPOSED: "Take it again in even light.",
     ReasonCode.VIEW_GLARE: "Take it again without direct light or flash.",
     ReasonCode.VIEW_WRONG_ROLE: "Take the view again, or correct its name.",
+    ReasonCode.VIEW_OF_OTHER_ITEM: "Take this view of the item itself, look for exchanged parts, or correct the SKU.",
     ReasonCode.VIEW_MISFRAMED: "Take all of the part, from as near as the references were, or correct the view's name.",
     ReasonCode.DUPLICATE_PHOTOGRAPH: "Take a photograph of its own for each view.",
     ReasonCode.IMAGE_REUSED: "Ask for new photographs of the item itself.",

@@ -1,0 +1,1 @@
+ALTER TABLE assay.view_requirements DROP COLUMN quality;
