@@ -1,7 +1,7 @@
 """Jobs with one view that is not of the item, and what is said of them: `python -m demo.mixed`.
 
 On the score calibration's SKUs: of an honest specimen one required view in turn is taken from another SKU of its
-category, or from another specimen of its own SKU. Its own job stands beside; what the evaluation judges is not looked at.
+category, or from another specimen of its own SKU. Its own job stands beside. The evaluation's goods are not looked at.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _references(bench: Bench, item: Item) -> Iterator[Reference]:
 
 
 def mixed(items: Sequence[Item]) -> dict[str, list[tuple[Item, str]]]:
-    """By kind, items and the view that was exchanged: with the specimen after it of its SKU, and of the SKU after its."""
+    """By kind, items and the view that was exchanged: with the next specimen of the SKU, and with one of the next SKU."""
     by_sku: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_sku[item.sku].append(item)

@@ -1,7 +1,7 @@
 """What jobs are compared with to see drift: how the score calibration's own items were distributed.
 
 Taken from the items that gave the conformal scores, judged as they were when held out. Kept small: one value an item,
-six digits, at most MOST_ITEMS a class, chosen by a hash of their photograph.
+four digits, at most MOST_ITEMS a class, chosen by a hash of their photograph.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _measures(judged: Iterable[Judged]) -> dict[MeasureKey, ByClass]:
         taken[cell] += 1
         if taken[cell] <= MOST_ITEMS:
             for name, value in measures_of(match.similarity, match.deviation, match.probe.quality).items():
-                found[(*cell[:2], name)][0 if genuine else 1].append(float(f"{value:.6g}"))
+                found[(*cell[:2], name)][0 if genuine else 1].append(float(f"{value:.4g}"))
     return {key: (_sorted(genuine), _sorted(fakes)) for key, (genuine, fakes) in sorted(found.items())}
 
 
