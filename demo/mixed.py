@@ -59,7 +59,7 @@ def _references(bench: Bench, item: Item) -> Iterator[Reference]:
 
 
 def mixed(items: Sequence[Item]) -> dict[str, list[tuple[Item, str]]]:
-    """By kind, items and the view that was exchanged: with the next specimen of the SKU, and with one of the next SKU."""
+    """By kind, items and the view that was exchanged: with the next specimen, and with one of the next SKU."""
     by_sku: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_sku[item.sku].append(item)

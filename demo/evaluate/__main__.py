@@ -7,6 +7,7 @@ all of it on a few goods of other seeds, to see that it works; its figures say n
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -101,7 +102,9 @@ def _evaluate(options: Options, console: Console) -> int:
     page = options.out / "verdicts.html"
     page.write_text(render(told), encoding="utf-8")
     worst = draw_worst(found, folder, SCRATCH / "worst")
-    console.print(f"figures: {written}\npage: {page}\nworst errors: {worst}  ({monotonic() - started_s:.0f} s)")
+    digest = hashlib.sha256(written.read_bytes()).hexdigest()[:16]
+    console.print(f"figures: {written}, sha256 {digest}\npage: {page}", highlight=False)
+    console.print(f"worst errors: {worst}  ({monotonic() - started_s:.0f} s)", highlight=False)
     return 0
 
 
