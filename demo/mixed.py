@@ -10,6 +10,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -42,7 +43,7 @@ def gallery(bench: Bench, enrolled: Sequence[Item]) -> GallerySnapshot:
 
 def _references(bench: Bench, item: Item) -> Iterator[Reference]:
     for view, path in item.views.items():
-        (probe,) = bench.probes(item.category, view, [path.read_bytes()])
+        (probe,) = bench.probes(item.category, view, [Path(path).read_bytes()])
         yield Reference(
             reference_id=f"{item.name}/{view}",
             sku=item.sku,

@@ -118,7 +118,11 @@ def _profile(category: str, given: _Profile) -> CategoryProfile:
 
 def _requirement(view: _View, quality: _Quality) -> ViewRequirement:
     """A view's own limits, and the category's where it says nothing."""
-    own = view.quality and QualityLimits(**{**quality.model_dump(), **view.quality.model_dump(exclude_unset=True)})
+    said = view.quality.model_dump(exclude_unset=True) if view.quality else {}
     return ViewRequirement(
-        view=view.view, required=view.required, critical=view.critical, masked=view.masked, quality=own
+        view=view.view,
+        required=view.required,
+        critical=view.critical,
+        masked=view.masked,
+        quality=QualityLimits(**{**quality.model_dump(), **said}) if said else None,
     )

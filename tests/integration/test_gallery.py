@@ -23,7 +23,9 @@ BAG = CategoryProfile(
     category="bag",
     views=(
         ViewRequirement(view="logo", required=True, critical=True),
-        ViewRequirement(view="serial", required=False, masked=((0.1, 0.2, 0.3, 0.4),)),
+        ViewRequirement(
+            view="serial", required=False, masked=((0.1, 0.2, 0.3, 0.4),), quality=QualityLimits(max_glare=0.05)
+        ),
     ),
     alpha_accept=0.05,
     min_references=3,

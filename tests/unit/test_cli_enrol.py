@@ -125,11 +125,15 @@ def test_a_photograph_that_changed_meanwhile_is_not_enrolled(tmp_path: Path) -> 
 def test_profiles_are_read_from_toml_and_json(tmp_path: Path) -> None:
     toml = tmp_path / "profiles.toml"
     toml.write_text(
-        "[bag]\nmin_references = 3\nquality = {min_sharpness = 0.1}\n"
-        "[[bag.views]]\nview = 'serial'\ncritical = true\nmasked = [[0.1, 0.2, 0.3, 0.4]]\n"
+        "[bag]\nmin_references = 3\nquality = {min_sharpness = 0.1, max_glare = 0.3}\n"
+        "[[bag.views]]\nview = 'serial'\ncritical = true\nmasked = [[0.1, 0.2, 0.3, 0.4]]\nquality = {max_glare = 0}\n"
+        "[[bag.views]]\nview = 'lining'\n"
     )
     (bag,) = read_profiles(toml)
     assert (bag.category, bag.min_references, bag.quality.min_sharpness) == ("bag", 3, 0.1)
+    serial, lining = bag.limits_of("serial"), bag.limits_of("lining")
+    assert (serial.min_sharpness, serial.max_glare) == (0.1, 0.0)  # what a view does not say is its category's
+    assert lining == bag.limits_of("a role of no profile") == bag.quality
     assert bag.views[0].masked == ((0.1, 0.2, 0.3, 0.4),)
     assert (bag.views[0].required, bag.views[0].critical) == (True, True)
     plain = tmp_path / "profiles.json"
