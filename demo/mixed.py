@@ -31,7 +31,7 @@ from worker.items import Item, read_items
 
 SKUS, SPECIMENS = 24, 5
 OWN, SPECIMEN, SKU = "as taken", "one view of another specimen", "one view of another SKU"
-OTHER_ITEM = ReasonCode.VIEW_OF_OTHER_ITEM
+TOLD = (ReasonCode.VIEW_OF_OTHER_ITEM, ReasonCode.RESEMBLES_OTHER_SKU)
 
 
 def gallery(bench: Bench, enrolled: Sequence[Item]) -> GallerySnapshot:
@@ -88,12 +88,13 @@ def judged(bench: Bench, held: GallerySnapshot, items: Sequence[Item]) -> list[J
 
 
 def said(found: Sequence[tuple[Item, str]], judgements: Sequence[Judgement]) -> Mapping[str, int]:
-    """Jobs, those whose exchanged view is said to be of another item, whose another is, and the verdicts."""
+    """Jobs, the verdicts, and of how many the exchanged view, or any other, is told by which reason."""
     counts = Counter(one.verdict.value for one in judgements)
     for (_, view), one in zip(found, judgements, strict=True):
-        views = {reason.view for reason in one.reasons if reason.code is OTHER_ITEM}
-        counts["the view said to be of another item"] += view in views
-        counts["another view said to be"] += bool(views - {view})
+        for code in TOLD:
+            views = {reason.view for reason in one.reasons if reason.code is code}
+            counts[f"{code.value} of the view"] += view in views
+            counts[f"{code.value} of another"] += bool(views - {view})
     return {"jobs": len(found), **counts}
 
 
