@@ -81,9 +81,9 @@ class ReasonCode(StrEnum):
     VIEW_GLARE = "view_glare"
     VIEW_WRONG_ROLE = "view_wrong_role"
     VIEW_MISFRAMED = "view_misframed"
-    VIEW_OF_OTHER_ITEM = "view_of_other_item"
     DUPLICATE_PHOTOGRAPH = "duplicate_photograph"
     IMAGE_REUSED = "image_reused"
+    VIEW_OF_OTHER_ITEM = "view_of_other_item"
 
 
 class AlertKind(StrEnum):
