@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from benchmarks.goods import Goods
+from demo.backend import calibration_of, read_calibration
 from demo.recalibrate import PROFILES
 from demo.stand import TENANT, Stand, new_stand
 from devstack import Addresses
@@ -24,11 +24,9 @@ from worker.adapters.references import ReferenceStore
 from worker.app import open_database
 from worker.cli.submission import build_job, submit_jobs
 from worker.core.policy import ScoreCalibration
-from worker.core.policy_json import from_json
 from worker.engine_settings import EngineSettings
 from worker.settings import Settings, load_settings
 
-CALIBRATION = "calibration.openvino.json"
 FAMILIES = ("resnet18", "vit_tiny16")
 
 
@@ -43,10 +41,10 @@ class Models:
 
     def calibration(self) -> ScoreCalibration | None:
         """The shipped score calibration, if it belongs to these engines."""
-        shipped = self.folder / CALIBRATION
+        shipped = calibration_of("openvino", self.folder)
         if not shipped.exists():
             return None
-        calibration = from_json(json.loads(shipped.read_text()))
+        calibration = read_calibration(shipped)
         names = EngineSettings().names
         return (
             calibration

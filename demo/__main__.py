@@ -5,7 +5,6 @@ KEEP=1 leaves everything running and says how to look at it and how to stop it.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -23,7 +22,7 @@ from rich.table import Table
 from sqlalchemy import Engine
 
 from demo.audited import audited
-from demo.backend import demo_backend
+from demo.backend import demo_backend, read_calibration
 from demo.float_twin import twin_verdicts
 from demo.goods import catalogue, heldout_skus
 from demo.photographs import JOB_SPECIMENS, Specimen, labelled, references
@@ -40,7 +39,6 @@ from worker.adapters.kafka_sender import KafkaSender
 from worker.app import open_database, open_encoder, open_evidence, open_gallery, open_references
 from worker.cli.report import entry_of
 from worker.cli.submission import Answers, Lost, Reply, submit_jobs
-from worker.core.calibration import from_json
 from worker.errors import AssayError
 from worker.items import Item, read_items
 from worker.observe import configure_logs
@@ -154,7 +152,7 @@ def _prepare(console: Console, stand: Stand, settings: Settings, enrolled: Path,
     console.print("enrolling the references")
     by = ("--tenant", TENANT, "--by", "demo", "--provenance", "rendered by the demo")
     stand.assay("enroll", str(enrolled), *by, "--profiles", str(PROFILES), env=stand.curator)
-    calibration = from_json(json.loads(fitted.read_text()))
+    calibration = read_calibration(fitted)
     scores = (*calibration.genuine_scores.values(), *calibration.counterfeit_scores.values())
     database = open_database(settings)
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
+import json
 import os
 from pathlib import Path
 from typing import Final
@@ -11,13 +13,19 @@ from engines.catalogue import MODELS_DIR, BackendChoice
 from engines.errors import EngineRefused
 from engines.gpu.listing import visible_gpus
 from engines.runner import Backend
+from worker.core.policy import ScoreCalibration
+from worker.core.policy_json import from_json
 
 _PACKAGES: Final = ("pycuda", "tensorrt")  # the decoder may be missing: then the CPU decodes
 
 
 def calibration_of(backend: Backend, folder: Path = MODELS_DIR) -> Path:
-    """Where the score calibration for the shipped encoders lies: a backend has its own."""
-    return folder / f"calibration.{backend}.json"
+    """Where the score calibration for the shipped encoders lies, packed: a backend has its own."""
+    return folder / f"calibration.{backend}.json.gz"
+
+
+def read_calibration(path: Path) -> ScoreCalibration:
+    return from_json(json.loads(gzip.decompress(path.read_bytes())))
 
 
 def demo_backend(folder: Path = MODELS_DIR) -> tuple[BackendChoice, Path]:

@@ -9,6 +9,7 @@ said of the others stays honest. The result is committed beside the encoders it 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import tempfile
 from collections.abc import Sequence
@@ -52,9 +53,9 @@ def rendered(title: str, specimens: Sequence[Specimen], console: Console) -> Pat
     return manifest
 
 
-def _packed(path: Path) -> None:
-    """The same JSON without its spaces: half as large, for the repository."""
-    path.write_text(json.dumps(json.loads(path.read_text()), separators=(",", ":")) + "\n")
+def _packed(fitted: Path) -> bytes:
+    """The same JSON, packed for the repository: the same bytes for the same content."""
+    return gzip.compress(json.dumps(json.loads(fitted.read_text()), separators=(",", ":")).encode(), mtime=0)
 
 
 def main() -> None:
@@ -70,9 +71,10 @@ def main() -> None:
         console.print("enrolling the references")
         stand.assay("enroll", str(enrolled), *by, "--profiles", str(PROFILES), env=stand.curator)
         console.print("encoding the labelled items and fitting")
-        fitting = ("calibrate", str(items), "--tenant", TENANT, "--out", str(calibration))
+        fitted = Path(folder) / "calibration.json"
+        fitting = ("calibrate", str(items), "--tenant", TENANT, "--out", str(fitted))
         console.print(stand.assay(*fitting, env=stand.curator, timeout_s=3600))
-    _packed(calibration)
+        calibration.write_bytes(_packed(fitted))
     console.print(f"wrote {calibration}")
 
 

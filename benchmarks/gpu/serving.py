@@ -4,7 +4,6 @@ a score calibration that is good for timing alone, and jobs of photographs below
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from benchmarks.deployment import calibrate_for_timing, enrol, environment, publish_calibration
 from benchmarks.gpu.networks import FAMILIES
 from benchmarks.gpu.photographs import GpuGoods, Weight, views_of, weighed
-from demo.backend import calibration_of
+from demo.backend import calibration_of, read_calibration
 from demo.stand import TENANT, CommandFailed, Stand, new_stand
 from devstack import Addresses
 from engines.catalogue import MODELS_DIR, read_engine, shipped_keys
@@ -31,7 +30,7 @@ from schemas.message import OutputRecord
 from worker.adapters.kafka_sender import KafkaSender
 from worker.cli.submission import job_record
 from worker.core.policy import ScoreCalibration
-from worker.core.policy_json import content_id, from_json
+from worker.core.policy_json import content_id
 from worker.items import Item
 from worker.settings import Settings, load_settings
 
@@ -139,7 +138,7 @@ def deployed(addresses: Addresses, folder: Path, goods: GpuGoods, serving: Servi
 
 def borrowed_calibration(serving: Serving) -> ScoreCalibration:
     """The demo's, as if it had been fitted on this engine: good for timing alone."""
-    demo = from_json(json.loads(calibration_of("openvino").read_text()))
+    demo = read_calibration(calibration_of("openvino"))
     digest = read_engine(serving.models, serving.engine, shipped_keys(serving.models)).manifest.onnx_sha256
     views = {(category, view, digest, serving.backend): cell for (category, view, _, _), cell in demo.views.items()}
     made = dataclasses.replace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import Engine, select
 
+from demo.backend import read_calibration
 from demo.evaluate.jobs import Case, job_of
 from demo.evaluate.photographs import manifest
 from demo.photographs import Specimen
@@ -24,7 +24,6 @@ from schemas.codec import decode_verdict
 from schemas.verdict import VerdictEvent
 from worker.app import open_database, open_references
 from worker.cli.submission import Answers, submit_jobs
-from worker.core.calibration import from_json
 from worker.core.policy import CategoryProfile, ScoreCalibration
 from worker.profiles import read_profiles
 from worker.settings import Settings, load_settings
@@ -47,7 +46,7 @@ class Judged:
 
 def calibration() -> ScoreCalibration:
     """The one shipped with the encoders, fitted on other SKUs."""
-    return from_json(json.loads(CALIBRATION.read_text(encoding="utf-8")))
+    return read_calibration(CALIBRATION)
 
 
 def profiles() -> Mapping[str, CategoryProfile]:

@@ -10,7 +10,7 @@ import pytest
 from core_goods import ENGINE, POLICY, PROFILE, Goods, labelled
 from numpy.typing import NDArray
 
-from engines.catalogue import MODELS_DIR
+from demo.backend import calibration_of, read_calibration
 from schemas.codes import ReasonCode
 from worker.core import baseline
 from worker.core.baseline import is_comparable, measures_of, score_classes, scores_from, was_decidable
@@ -102,8 +102,8 @@ def test_a_calibration_without_one_reads_and_keeps_its_id(
     document = to_json(replace(fitted[0], baselines={}))
     assert "baselines" not in document
     assert from_json(document).baselines == {}
-    shipped = json.loads((MODELS_DIR / "calibration.openvino.json").read_text(encoding="utf-8"))
-    assert content_id(from_json(shipped)) == shipped["calibration_id"]
+    shipped = read_calibration(calibration_of("openvino"))
+    assert content_id(shipped) == shipped.calibration_id
 
 
 @pytest.mark.parametrize("prior", [0.5, 0.9, 0.02])

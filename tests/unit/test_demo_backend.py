@@ -25,7 +25,7 @@ def test_a_gpu_is_taken_where_all_it_needs_is_there(
     fitted: bool, packages: bool, cards: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fitted:
-        calibration_of("tensorrt", tmp_path).write_text("{}")
+        calibration_of("tensorrt", tmp_path).touch()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", cards)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: find_real("os") if packages else None)
     calibration = calibration_of("tensorrt" if backend == "tensorrt" else "openvino", tmp_path)
