@@ -177,7 +177,10 @@ def test_a_candidate_answers_the_same_share_after_a_restart_and_every_answer_is_
     assert {row[0] for row in deployment.rows(compared.format("candidate"))} == shared
 
     registry.engine("shadow", NAME)
-    serves(worker, first, second)
+    until = monotonic() + WITHIN_S
+    while metric(worker, "assay_engine_trial_share") != 1.0:  # the same engines as before: no line tells
+        assert monotonic() < until, worker.log_tail()
+        threading.Event().wait(0.05)
     more = jobs(4)
     deployment.send(more)
     records = deployment.read("results", 24, more_s=0)
