@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import resource
 import signal
@@ -27,34 +28,45 @@ _LONGEST_S: Final = 600.0  # of a machine whose cores are all wanted; then the g
 _LOOK_S: Final = 0.1
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_log = logging.getLogger(__name__)
 
 
 def compile_apart(
     model: bytes, manifest: EngineManifest, threads: int, plans: PlanFolder, stopped: Callable[[float], bool]
 ) -> bool:
-    """See that the plan of a verified graph lies in `plans`; False where there is none all the same. `stopped` waits
-    for so many seconds and says whether nobody wants it any more; that leaves no plan either.
+    """See that the plan of a verified graph lies in `plans`; False where there is none all the same, as on a machine
+    without room for one more process. `stopped` waits for so many seconds and says whether nobody wants it any more;
+    that leaves no plan either.
 
     Raises EngineRefused (outputs_unexpected) where a signal ended the process.
     """
     if _is_kept(plans, manifest, threads):
         return True
-    with tempfile.TemporaryFile() as given:
-        given.write(manifest.to_json() + model)
-        given.seek(0)
-        process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            [sys.executable, "-P", "-s", "-m", __name__, str(plans.folder), str(threads)],
-            stdin=given,
-            stdout=subprocess.DEVNULL,
-            env=bare_environment(),
-            start_new_session=True,
-        )
+    try:
+        process = _started(manifest.to_json() + model, str(plans.folder), str(threads))
+    except OSError as fault:
+        _log.warning("%s is compiled beside jobs: no process of its own can be started: %s", manifest.name, fault)
+        return False
     status = _waited(process, stopped)
     if status is not None and status < 0:
         message = f"{manifest.name} does not load: compiling it ended a process with signal {-status}"
         fix = "build the engine again with this version's tools; where the signal is 9, give the worker more memory"
         raise EngineRefused(RefusalCode.OUTPUTS_UNEXPECTED, message, fix)
     return _is_kept(plans, manifest, threads)
+
+
+def _started(given: bytes, *arguments: str) -> subprocess.Popen[bytes]:
+    """`main` in a process that reads `given`. Raises OSError."""
+    with tempfile.TemporaryFile() as file:
+        file.write(given)
+        file.seek(0)
+        return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+            [sys.executable, "-P", "-s", "-m", __name__, *arguments],
+            stdin=file,
+            stdout=subprocess.DEVNULL,
+            env=bare_environment(),
+            start_new_session=True,
+        )
 
 
 def _waited(process: subprocess.Popen[bytes], stopped: Callable[[float], bool]) -> int | None:
@@ -70,7 +82,7 @@ def _waited(process: subprocess.Popen[bytes], stopped: Callable[[float], bool]) 
 
 
 def _is_kept(plans: PlanFolder, manifest: EngineManifest, threads: int) -> bool:
-    with contextlib.suppress(EngineRefused):  # another machine's plan lies there
+    with contextlib.suppress(EngineRefused, OSError):  # another machine's plan lies there, or one that is going
         return plans.read(cpu_header(manifest, threads)) is not None
     return False
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from engines import openvino_runner
+from engines import openvino_runner, plan_files
 from engines.catalogue import VerifiedEngine, read_engine, shipped_keys
 from engines.compiling_apart import compile_apart
 from engines.cpu_plans import cpu_header
@@ -66,6 +67,30 @@ def test_a_process_that_a_signal_ends_refuses_the_engine(
 
 def test_a_graph_that_cannot_be_compiled_is_left_to_whoever_needs_it(engine: VerifiedEngine, plans: PlanFolder) -> None:
     assert not compile_apart(b"no graph", engine.manifest, 1, plans, wanted)
+
+
+@pytest.mark.parametrize("place", ["executable", "temporary files"])
+def test_where_no_process_can_be_started_it_is_left_to_whoever_needs_it(
+    engine: VerifiedEngine, plans: PlanFolder, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    if place == "executable":
+        monkeypatch.setattr(sys, "executable", "/nowhere")
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    assert not compile_apart(engine.model, engine.manifest, 1, plans, wanted)
+
+
+def test_a_plan_that_goes_while_it_is_looked_at_is_none(
+    engine: VerifiedEngine, plans: PlanFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans.write(cpu_header(engine.manifest, 1), b"compiled")
+    monkeypatch.setattr(plan_files.os, "utime", _gone)  # as where another worker lets go of it
+    monkeypatch.setattr(sys, "executable", "/nowhere")
+    assert not compile_apart(engine.model, engine.manifest, 1, plans, wanted)
+
+
+def _gone(path: Path) -> None:
+    raise FileNotFoundError(path)
 
 
 def test_nobody_waits_for_a_worker_that_stops(engine: VerifiedEngine, plans: PlanFolder) -> None:
