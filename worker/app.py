@@ -67,6 +67,7 @@ from worker.settings import Settings
 from worker.settle import SettleLimits
 from worker.tracing import TraceJobs, no_traces, open_tracing
 from worker.watermark import Watermark
+from worker.while_starting import ending_in_order
 
 OpenEncoder = Callable[[Settings], SessionEncoder]
 OpenImages = Callable[[Settings], ImageSource]
@@ -361,7 +362,8 @@ def _judge(settings: Settings, meter: Meter, closing: ExitStack) -> JudgeStage:
 def run_worker(settings: Settings, *, encoders: OpenEncoder = open_encoder, images: OpenImages = open_images) -> None:
     """Run until SIGTERM or SIGINT, then drain. A failed stage ends the process at once with its exit code."""
     configure_logs(level=settings.observe.log_level, form=settings.observe.log_format)
-    worker = build_worker(settings, encoders=encoders, images=images)
+    with ending_in_order():
+        worker = build_worker(settings, encoders=encoders, images=images)
     faulthandler.register(signal.SIGUSR2, all_threads=True)  # what every thread does, for a worker that seems to hang
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.pipeline.request_stop())
