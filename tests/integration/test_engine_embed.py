@@ -25,6 +25,7 @@ from worker.adapters.references import ReferenceStore
 from worker.adapters.space_readiness import Missing, Newcomer, missing_for, tenants_behind
 from worker.cli import engine_embed
 from worker.cli.main import app
+from worker.core.policy_json import VERSION
 from worker.errors import AssayError
 
 NAME = "resnet18"
@@ -246,11 +247,12 @@ def test_without_a_score_calibration_for_all_that_serve_it_is_incomplete(life: L
     found = life.missing()
     assert (found.complete, found.uncalibrated) == (False, True)
     put = """INSERT INTO assay.calibrations (id, backend, engine_digests, document, n, active)
-        VALUES (:id, :backend, :digests, '{}', 1, :active)"""
+        VALUES (:id, :backend, :digests, jsonb_build_object('version', CAST(:version AS int)), 1, :active)"""
     rows = [
-        {"id": "other backend", "backend": "tensorrt", "digests": ["d", "e"], "active": True},
-        {"id": "replaced", "backend": "openvino", "digests": ["d", "e"], "active": False},
-        {"id": "other engines", "backend": "openvino", "digests": ["e"], "active": True},
+        {"id": "unreadable", "backend": "openvino", "digests": ["d", "e"], "active": True, "version": VERSION - 1},
+        {"id": "other backend", "backend": "tensorrt", "digests": ["d", "e"], "active": True, "version": VERSION},
+        {"id": "replaced", "backend": "openvino", "digests": ["d", "e"], "active": False, "version": VERSION},
+        {"id": "other engines", "backend": "openvino", "digests": ["e"], "active": True, "version": VERSION},
     ]
     with life.database.begin() as connection:
         connection.execute(text(put), rows)

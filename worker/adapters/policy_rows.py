@@ -31,7 +31,8 @@ def read_policy(connection: Connection) -> Policy:
 
 
 def _readable(documents: Iterable[Mapping[str, Any]]) -> Iterator[ScoreCalibration]:
-    """A calibration of a newer build is passed over: its engines' verdicts are inconclusive until the upgrade."""
+    """A calibration of another version is passed over: its engines' verdicts are inconclusive until the upgrade, or a
+    new fit."""
     for document in documents:
         try:
             yield from_json(document)

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
 from migrations.tables import calibrations, items, reference_embeddings, reference_images
 from worker.adapters.database import retrying
+from worker.core.policy_json import VERSION
 
 BEHIND = text("""
 SELECT DISTINCT i.tenant FROM assay.reference_embeddings e JOIN assay.reference_images i ON i.id = e.reference_id
@@ -147,10 +148,11 @@ def _unembedded_views(connection: Connection, newcomer: Newcomer) -> Iterator[Un
 
 
 def _is_calibrated(connection: Connection, newcomer: Newcomer) -> bool:
-    """As core.scoring chooses one: of exactly this backend, fitted with all of these engines."""
+    """As core.scoring chooses one: that can be read, of exactly this backend, fitted with all of these engines."""
     wanted = literal(sorted(newcomer.digests), ARRAY(TEXT))
     found = select(func.count()).where(
         calibrations.c.active,
+        calibrations.c.document.contains({"version": VERSION}),
         calibrations.c.backend == newcomer.backend,
         calibrations.c.engine_digests.contains(wanted),
     )

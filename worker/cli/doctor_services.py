@@ -18,6 +18,7 @@ from worker.adapters.kafka import plan_topics
 from worker.adapters.redis_version import redis_version
 from worker.app import open_database
 from worker.cli.findings import Finding, fail, ok, warn
+from worker.core.policy_json import VERSION
 from worker.errors import AssayError, ConfigurationError, ServiceUnavailable
 from worker.settings import Settings
 
@@ -30,6 +31,7 @@ MAY: Final = text("SELECT has_table_privilege('assay.' || :table, :right)")
 THERE: Final = text("SELECT to_regclass('assay.' || :table) IS NOT NULL")
 CALIBRATED: Final = text(
     "SELECT count(*) FROM assay.calibrations WHERE active AND backend = :backend AND :digest = ANY (engine_digests)"
+    " AND document @> jsonb_build_object('version', CAST(:version AS int))"
 )
 
 
@@ -130,7 +132,7 @@ def _partitions(connection: Connection) -> Finding:
 
 def _calibration(connection: Connection, engine: VerifiedEngine, backend: str) -> Finding:
     manifest = engine.manifest
-    values = {"backend": backend, "digest": manifest.onnx_sha256}
+    values = {"backend": backend, "digest": manifest.onnx_sha256, "version": VERSION}
     what = f"calibration of {manifest.name}"
     if connection.scalar(CALIBRATED, values):
         return ok("postgres", what, f"there is one on {backend}")
