@@ -92,6 +92,14 @@ def test_the_profile_comes_back_as_it_was_put(references: ReferenceStore, galler
     assert gallery.snapshot("acme").policy.profiles == {"bag": fewer}
 
 
+def test_limits_that_a_newer_build_entered_are_passed_over(
+    references: ReferenceStore, gallery: PostgresGallery, database: Engine
+) -> None:
+    with database.begin() as connection:
+        connection.execute(text("""UPDATE assay.view_requirements SET quality = quality || '{"min_newer": 0.5}'"""))
+    assert gallery.snapshot("acme").policy.profiles == {"bag": BAG}
+
+
 def test_a_reference_counts_only_while_active(references: ReferenceStore, gallery: PostgresGallery) -> None:
     (one,) = references.add("acme", [a_reference()], **WHO)
     seen = [gallery.snapshot("acme").reference_ids]

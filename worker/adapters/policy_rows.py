@@ -82,8 +82,13 @@ def _profile(row: Row[Any], views: Sequence[Row[Any]]) -> CategoryProfile:
 
 def _requirement(row: Row[Any]) -> ViewRequirement:
     masked = tuple((left, top, right, bottom) for left, top, right, bottom in row.masked)
-    quality = None if row.quality is None else QualityLimits(**row.quality)
+    quality = None if row.quality is None else _own_limits(row.quality)
     return ViewRequirement(view=row.view, required=row.required, critical=row.critical, masked=masked, quality=quality)
+
+
+def _own_limits(stored: Mapping[str, float]) -> QualityLimits:
+    """Those that this build knows: a newer one may have entered more, beside which this one works."""
+    return QualityLimits(**{name: stored[name] for name in LIMITS if name in stored})
 
 
 def _category(profile: CategoryProfile) -> dict[str, object]:
