@@ -54,6 +54,20 @@ def test_views_that_depart_are_looked_at_and_no_others(looks: HostLooks) -> None
         assert found.compared == replace(given.compared, placed=alone.placed, off_frame=alone.off_frame)
 
 
+def test_views_that_are_nearer_to_something_else_are_looked_at(looks: HostLooks) -> None:
+    """Or a GPU would say of one that lies well over its references that it is of another item, and a CPU would not."""
+    near = replace(on_device(1.0), cosines=np.array([0.75, 0.5], np.float32), roles={"logo": 0.75, "lining": 0.5})
+    numbers = [
+        replace(near, other=("b", 0.95)),
+        replace(near, other=("b", 0.65)),
+        replace(near, roles={"logo": 0.75, "lining": 0.875}),
+        near,
+    ]
+    found = looks.completed([compared_view(f"v{n}") for n in range(4)], numbers)
+    placed = [one.compared is not None and one.compared.placed is not None for one in found]
+    assert placed == [True, False, True, False]
+
+
 def test_what_found_no_room_is_compared_whole(looks: HostLooks) -> None:
     view = compared_view("fresh")
     strange = replace(view, probe=replace(view.probe, patches=np.full_like(view.probe.patches, np.nan)))

@@ -33,8 +33,8 @@ class ComparedView:
 
 
 class HostLooks:
-    """Compares views whose patches found no room on the device, and looks how those that depart lie over their
-    references, which the kernels do not say."""
+    """Compares views whose patches found no room on the device, and looks how those that depart, or that are nearer to
+    something else, lie over their references (core.quality asks), which the kernels do not say."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="framing")
@@ -53,17 +53,24 @@ class HostLooks:
         self._pool.shutdown(wait=True)
 
     def _framed(self, views: Sequence[ComparedView], numbers: Sequence[Numbers]) -> list[tuple[int, Framing]]:
-        """The framing of each view that departs, by its place."""
-        departing = sorted(
-            (at for at, one in enumerate(numbers) if _departs(one.compared)), key=lambda at: _shape(views[at])
-        )
-        groups = [group for _, alike in groupby(departing, lambda at: _shape(views[at])) for group in _cut(list(alike))]
+        """The framing of each view that is in question, by its place."""
+        asked = [at for at, one in enumerate(numbers) if _departs(one.compared) or _is_nearer_elsewhere(one)]
+        asked.sort(key=lambda at: _shape(views[at]))
+        groups = [group for _, alike in groupby(asked, lambda at: _shape(views[at])) for group in _cut(list(alike))]
         looked = self._pool.map(_framings, [[views[at] for at in group] for group in groups])
         return [pair for group, found in zip(groups, looked, strict=True) for pair in zip(group, found, strict=True)]
 
 
 def _departs(compared: Deviation | None) -> bool:
     return compared is not None and (compared.scalar >= DEPARTS or not compared.aligned)
+
+
+def _is_nearer_elsewhere(one: Numbers) -> bool:
+    """To another SKU, or to another role of its own: it shows that one, unless it lies well over its references."""
+    if one.compared is None or one.cosines is None:
+        return False
+    elsewhere = [*one.roles.values(), *([one.other[1]] if one.other else [])]
+    return max(elsewhere, default=-1.0) > float(one.cosines.max())
 
 
 def _placed(compared: Deviation | None, framing: Framing) -> Deviation | None:
