@@ -4,11 +4,7 @@ the cores it takes what they leave. What ends that process would have ended the 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
-import os
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +14,7 @@ from typing import Final
 
 from engines.cpu_plans import cpu_header
 from engines.errors import EngineRefused, RefusalCode
+from engines.lesser_process import lessen
 from engines.manifest import EngineManifest
 from engines.openvino_runner import OpenVinoRunner
 from engines.plan_files import PlanFolder
@@ -26,8 +23,6 @@ from engines.sandbox import bare_environment
 _NICE: Final = 10  # a tenth of the share of what answers jobs
 _LONGEST_S: Final = 600.0  # of a machine whose cores are all wanted; then the graph is compiled where it is used
 _LOOK_S: Final = 0.1
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_NO_NEW_PRIVS: Final = 38
 _log = logging.getLogger(__name__)
 
 
@@ -89,11 +84,7 @@ def _is_kept(plans: PlanFolder, manifest: EngineManifest, threads: int) -> bool:
 
 def main(folder: str, threads: str) -> None:
     """In the process of its own: a manifest's line on standard input, then its graph."""
-    os.nice(_NICE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    lessen(_NICE)
     manifest = EngineManifest.from_json(sys.stdin.buffer.readline(), "the given manifest")
     OpenVinoRunner(sys.stdin.buffer.read(), manifest, int(threads), PlanFolder(Path(folder)))
 

@@ -3,7 +3,6 @@ the socket as standard input, an environment without anything of the worker's, a
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import os
@@ -24,10 +23,9 @@ from PIL import (
 )
 
 from engines.decode import DecodeLimits, decode_photograph
+from engines.lesser_process import lessen
 from engines.sandbox_frames import LENGTH, NO_MEMORY, READY, packed
 
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_NO_NEW_PRIVS: Final = 38
 _MAX_DESCRIPTORS: Final = 16
 _NICE: Final = 5  # what takes long here must not take the cores from what does not; a third of a neighbour's share
 
@@ -60,12 +58,8 @@ def _load_everything() -> None:
 
 def _give_up_powers(memory_bytes: int) -> None:
     """From here on: no new privileges, no files, no cores, a bounded address space, and no life after the owner's."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    os.nice(_NICE)
+    lessen(_NICE)
     os.dup2(os.open(os.devnull, os.O_RDWR), 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_DESCRIPTORS, _MAX_DESCRIPTORS))
     most = _address_space_bytes() + memory_bytes
