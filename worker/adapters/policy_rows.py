@@ -31,8 +31,7 @@ def read_policy(connection: Connection) -> Policy:
 
 
 def _readable(documents: Iterable[Mapping[str, Any]]) -> Iterator[ScoreCalibration]:
-    """A calibration of another version is passed over: its engines' verdicts are inconclusive until the upgrade, or a
-    new fit."""
+    """One of another version is passed over: its engines' verdicts are inconclusive until one is fitted anew."""
     for document in documents:
         try:
             yield from_json(document)
