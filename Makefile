@@ -21,7 +21,7 @@ setup: ## Make .venv and bring Java and Kafka's jars
 demo: ## Run the whole of Assay on this machine and write demo-report/index.html
 	@python=$$(scripts/setup.sh services); exec "$$python" -m demo $(ARGS)
 
-demo-recalibrate: ## Fit the demo's score calibration anew (about ten minutes of rendering the first time)
+demo-recalibrate: ## Fit the demo's score calibration anew (renders 11,232 photographs the first time)
 	@python=$$(scripts/setup.sh services); exec "$$python" -m demo.recalibrate
 
 evaluate: ## Judge 2,000 jobs of unseen SKUs by the real worker and write docs/measurements/verdicts.*; ARGS=--quick tries
