@@ -24,6 +24,7 @@ from demo.recalibrate import calibration_skus, rendered
 from schemas.codes import ReasonCode
 from schemas.job import JobView
 from worker.adapters.encoder import SessionEncoder
+from worker.adapters.references import int8_patches
 from worker.app import open_encoder
 from worker.calibrate import ItemView
 from worker.core.alignment import align
@@ -144,7 +145,7 @@ def noticed(one: Framed, limits: Mapping[str, float]) -> bool:
 
 
 def _over(probe: ViewProbe, references: Sequence[ViewProbe]) -> ViewMatch:
-    stored = np.stack([np.rint(reference.patches * 127).astype(np.int8) for reference in references])
+    stored = int8_patches(np.stack([reference.patches for reference in references]))
     found = align(probe.patches, stored, probe.patch_grid)
     bits = min((probe.phash ^ reference.phash).bit_count() for reference in references)
     placing = {"placed": found.placed, "off_frame": found.off_frame, "hash_bits": float(bits)}

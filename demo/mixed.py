@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 
 from demo.evaluate.jobs import ROLES
@@ -21,6 +20,7 @@ from demo.framing import Bench, open_bench
 from demo.photographs import Specimen, references
 from demo.recalibrate import calibration_set, calibration_skus, rendered
 from schemas.codes import ReasonCode
+from worker.adapters.references import int8_patches
 from worker.calibrate import collect
 from worker.core.decision import Judgement, judge
 from worker.core.enrolment import build_snapshot
@@ -54,7 +54,7 @@ def _references(bench: Bench, item: Item) -> Iterator[Reference]:
             phash=probe.phash,
             space=probe.engine.embedding_space,
             embedding=probe.embedding,
-            patches=np.rint(probe.patches * 127).astype(np.int8),
+            patches=int8_patches(probe.patches),
             patch_grid=probe.patch_grid,
         )
 

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from demo.evaluate.photographs import manifest, render_all
 from demo.evaluate.plan import first_skus, full
-from demo.float_twin import TwinEncoder
-from demo.framing import Bench, open_bench
+from demo.float_twin import twin_verdicts
+from demo.framing import open_bench
 from demo.mixed import gallery, judged
 from schemas.codes import Verdict
 from worker.items import read_items
@@ -28,8 +28,7 @@ def main() -> None:
     int8 = open_bench()
     held = gallery(int8, read_items(manifest(folder, "twins-references", plan.references)))
     said = [one.verdict for one in judged(int8, held, jobs)]
-    twin = Bench(encoder=TwinEncoder(int8.encoder), engines=int8.engines)
-    floats = [one.verdict for one in judged(twin, held, jobs)]
+    floats = twin_verdicts(jobs, int8.encoder, held)
     changes = Counter((a.value, b.value) for a, b in zip(said, floats, strict=True) if a is not b)
     soft = sum(n for pair, n in changes.items() if Verdict.INCONCLUSIVE.value in pair)
     console.print(

@@ -14,8 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
-import numpy as np
-
 from benchmarks.gpu.serving import LOADED
 from benchmarks.host import ROOT
 from benchmarks.host_path.answers import MANIFEST, NAME, Likeness
@@ -27,10 +25,10 @@ from schemas.message import InputRecord, Source
 from worker.adapters.device_matcher import DeviceMatcher
 from worker.adapters.encoder import SessionEncoder
 from worker.adapters.images import RoutedImages
+from worker.adapters.references import int8_patches
 from worker.assembly import Assembly, ViewToEncode, assembly_of, completed_together
 from worker.collecting import collect_seldom
 from worker.core.courses import JobEngines
-from worker.core.deviation import INT8_ONE
 from worker.core.enrolment import build_snapshot
 from worker.core.gallery import GallerySnapshot, Reference
 from worker.core.policy import Policy
@@ -152,7 +150,7 @@ def snapshot() -> GallerySnapshot:
             phash=new.probe.phash,
             space=MANIFEST.embedding_space,
             embedding=new.probe.embedding,
-            patches=(new.probe.patches * INT8_ONE).astype(np.int8),
+            patches=int8_patches(new.probe.patches),
             patch_grid=new.probe.patch_grid,
         )
         for number, new in enumerate(references())
