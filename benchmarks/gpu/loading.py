@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 from time import monotonic
 from types import TracebackType
@@ -19,6 +16,7 @@ import psutil
 
 from benchmarks.gpu.machine import gpus
 from benchmarks.gpu.serving import Deployed, Load
+from benchmarks.held import Sampler
 from benchmarks.watching import MB, machine_busy_s, processor_s
 from benchmarks.worker_run import RunFailed, verdict_of
 from demo.stand import ASSAY_WORKER, WorkerProcess
@@ -184,7 +182,7 @@ def _watched(worker: WorkerProcess, follower: KafkaFollower, jobs: int, *, gil: 
     with GpuWatch() as gpu:
         began_s = heard.until(ramp)
         worker_s, machine_s = processor_s(process), machine_busy_s()
-        sampler = GilSampler(worker.process.pid, worker.log.with_suffix(".gil")) if gil else None
+        sampler = _sampler(worker) if gil else None
         ended_s = heard.until(jobs)
         timed = jobs - ramp
         rate = timed / (ended_s - began_s)
@@ -207,10 +205,19 @@ def _watched(worker: WorkerProcess, follower: KafkaFollower, jobs: int, *, gil: 
     )
 
 
-def _held_us(sampler: GilSampler, rate: float) -> float | None:
+def _sampler(worker: WorkerProcess) -> Sampler | None:
+    """None where nothing can be sampled, which costs no run."""
+    try:
+        return Sampler(worker.process.pid, worker.log.with_suffix(".gil"), GIL_S)
+    except (RunFailed, OSError) as error:
+        print(f"the GIL is not sampled: {error}", flush=True)
+        return None
+
+
+def _held_us(sampler: Sampler, rate: float) -> float | None:
     """Python time holding the GIL a job; None where it could not be sampled, which costs no run."""
     try:
-        return sampler.held_share() / rate * 1e6
+        return sampler.result().share / rate * 1e6
     except (RunFailed, OSError, subprocess.SubprocessError, ValueError) as error:
         print(f"the GIL was not sampled: {error}", flush=True)
         return None
@@ -225,32 +232,3 @@ def read(records: list[InputRecord]) -> tuple[dict[str, int], dict[str, int]]:
         verdicts[str(event.verdict)] += 1
         reasons.update(str(reason.code) for reason in event.reasons)
     return dict(verdicts), dict(reasons)
-
-
-class GilSampler:
-    """py-spy over a process for some seconds, where it is installed: samples in which a thread holds the GIL."""
-
-    RATE = 200
-
-    def __init__(self, pid: int, out: Path) -> None:
-        self._out = out
-        program = py_spy()
-        arguments = ("record", "--gil", "--nonblocking", "-f", "raw", "-r", str(self.RATE), "-d", str(GIL_S))
-        command = [program or "true", *arguments, "-p", str(pid), "-o", str(out)]
-        self._missing = program is None
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-    def held_share(self) -> float:
-        """Share of the time. Raises RunFailed where it cannot be told."""
-        _, told = self._process.communicate(timeout=GIL_S + 30)
-        if self._missing:
-            raise RunFailed("py-spy is not installed: pip install py-spy")
-        if self._process.returncode or not self._out.exists():
-            raise RunFailed(f"py-spy ended with {self._process.returncode}: {told[-300:]!r}")
-        counts = [int(line.rpartition(" ")[2]) for line in self._out.read_text().splitlines() if line.strip()]
-        return sum(counts) / (self.RATE * GIL_S)
-
-
-def py_spy() -> str | None:
-    beside = [Path(place) / "bin" / "py-spy" for place in sys.path if place]
-    return shutil.which("py-spy") or next((str(path) for path in beside if path.exists()), None)

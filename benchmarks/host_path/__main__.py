@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gpu.loading import Heard, read
+from benchmarks.held import Sampler, thread_cpu_s, thread_names
 from benchmarks.host import ROOT, host_facts
 from benchmarks.host_path.answers import Likeness
 from benchmarks.host_path.deployment import HostDeployment, deployed
-from benchmarks.host_path.held import Sampler, thread_cpu_s, thread_names
 from benchmarks.host_path.worker import LIKENESS
 from demo.stand import WorkerProcess
 from devstack import Devstack

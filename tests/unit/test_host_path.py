@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu.photographs import jpeg_of
+from benchmarks.held import RATE, samples_of
 from benchmarks.host_path.answers import KINDS, kind_of, told_kind
-from benchmarks.host_path.held import RATE, samples_of
 from engines.container import examined
 
 RAW = """\

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.gpu.loading import py_spy
 from benchmarks.worker_run import RunFailed
 
 RATE: Final = 250
@@ -69,14 +70,15 @@ def thread_cpu_s(pid: int, names: Mapping[int, str]) -> dict[str, float]:
 
 
 def _program() -> str:
-    program = py_spy()
+    beside = [Path(place) / "bin" / "py-spy" for place in sys.path if place]
+    program = shutil.which("py-spy") or next((str(path) for path in beside if path.exists()), None)
     if program is None:
         raise RunFailed("py-spy is not installed: pip install py-spy")
     return program
 
 
 class Sampler:
-    """py-spy over a process for some seconds: the threads that hold the lock."""
+    """py-spy over a process for some seconds: the threads that hold the lock. Raises RunFailed where it is missing."""
 
     def __init__(self, pid: int, out: Path, seconds: int) -> None:
         self._out, self._seconds = out, seconds
