@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gpu.loading import Heard, read
+from benchmarks.gpu.serving import Deployed, Load
 from benchmarks.held import Sampler, thread_cpu_s, thread_names
 from benchmarks.host import ROOT, host_facts
 from benchmarks.host_path.answers import Likeness
-from benchmarks.host_path.deployment import HostDeployment, deployed
+from benchmarks.host_path.deployment import deployed, drawn_load
 from benchmarks.host_path.worker import LIKENESS
 from demo.stand import WorkerProcess
 from devstack import Devstack
@@ -62,8 +63,9 @@ def main() -> int:
     configure_logs(level="warning", form="console")
     stack = Devstack(FOLDER / "host-stack", report=lambda line: console.print(line, highlight=False))
     with stack.session() as addresses:
-        place = deployed(addresses, FOLDER / "host")
-        costs = [_cost(place, likeness, given.seconds) for likeness in given.likeness]
+        photographs = FOLDER / "host" / "photographs"
+        load, place = drawn_load(photographs), deployed(addresses, FOLDER / "host", photographs)
+        costs = [_cost(place, load, likeness, given.seconds) for likeness in given.likeness]
     stack.reset()
     for cost in costs:
         _show(console, cost)
@@ -73,7 +75,7 @@ def main() -> int:
     return 0
 
 
-def _cost(place: HostDeployment, likeness: Likeness, seconds: int) -> Cost:
+def _cost(place: Deployed, load: Load, likeness: Likeness, seconds: int) -> Cost:
     """Raises RunFailed."""
     kafka = place.settings.kafka
     with KafkaFollower(kafka.client_config(), [kafka.topics.results, kafka.topics.dlq]) as follower:
@@ -81,19 +83,19 @@ def _cost(place: HostDeployment, likeness: Likeness, seconds: int) -> Cost:
         log = place.stand.folder / f"{likeness}.log"
         worker = WorkerProcess.start(environment, log, ("-m", "benchmarks.host_path.worker"))
         try:
-            return _watched(place, worker, Heard(worker, follower), likeness, seconds)
+            return _watched(place, load, worker, Heard(worker, follower), likeness, seconds)
         finally:
             worker.stop()
 
 
-def _watched(place: HostDeployment, worker: WorkerProcess, heard: Heard, likeness: str, seconds: int) -> Cost:
+def _watched(place: Deployed, load: Load, worker: WorkerProcess, heard: Heard, likeness: str, seconds: int) -> Cost:
     """A pilot tells how many jobs have to lie in the topic."""
     name = f"{likeness}-{time.time_ns()}"
-    place.fill(PILOT_JOBS, f"{name}-pilot")
+    place.fill(load, PILOT_JOBS, f"{name}-pilot")
     began_s = heard.until(PILOT_JOBS // 2)
     pilot = PILOT_JOBS / 2 / (heard.until(PILOT_JOBS) - began_s)
     jobs = PILOT_JOBS + RAMP_JOBS + int(pilot * 3 * seconds)
-    place.fill(jobs - PILOT_JOBS, name)
+    place.fill(load, jobs - PILOT_JOBS, name)
     heard.until(PILOT_JOBS + RAMP_JOBS)
     plain, cpu = _rated(worker, heard, seconds)
     sampler = Sampler(worker.process.pid, worker.log.with_suffix(".gil"), seconds)

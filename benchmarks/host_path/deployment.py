@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -14,23 +12,21 @@ import numpy as np
 
 from benchmarks.deployment import environment
 from benchmarks.gpu.photographs import USUAL, jpeg_of
-from benchmarks.gpu.serving import LOADED
+from benchmarks.gpu.serving import LOADED, Deployed, Load
 from benchmarks.host_path.answers import KINDS, MANIFEST, told_kind, unit
-from demo.stand import TENANT, Stand, new_stand
+from demo.stand import TENANT, new_stand
 from devstack import Addresses
 from engines.runner import EngineInfo
 from schemas.job import AuthenticationJob, JobView
-from schemas.message import OutputRecord
 from schemas.verdict import ReferenceMatch
 from worker.adapters.encoder import engine_use
-from worker.adapters.kafka_sender import KafkaSender
 from worker.adapters.references import NewItem, NewReference
 from worker.app import open_database, open_references
-from worker.cli.submission import job_record
 from worker.core.calibration import fit
 from worker.core.evidence import JobEvidence, ViewMatch, ViewProbe
 from worker.core.labelled import LabelledEvidence
 from worker.core.policy import CategoryProfile, ViewRequirement
+from worker.items import Item
 from worker.settings import Settings, load_settings
 
 CATEGORY: Final = "bag"
@@ -46,34 +42,11 @@ PROFILE: Final = CategoryProfile(
     alpha_reject=0.05,
 )
 ENGINE: Final = engine_use(EngineInfo.of(MANIFEST, "tensorrt"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostDeployment:
-    stand: Stand
-    settings: Settings  # the worker's
-    items: tuple[tuple[JobView, ...], ...]
-
-    def fill(self, count: int, name: str) -> None:
-        """Put `count` jobs onto their topic. Returns when all are confirmed."""
-        KafkaSender(self.settings.kafka.client_config()).send(self._records(count, name))
-
-    def _records(self, count: int, name: str) -> Iterator[OutputRecord]:
-        return (job_record(self._job(n, f"{name}-{n:07d}"), self.settings.kafka.topics) for n in range(count))
-
-    def _job(self, number: int, job_id: str) -> AuthenticationJob:
-        return AuthenticationJob(
-            job_id=job_id, tenant=TENANT, sku=SKUS[number % ITEMS % len(SKUS)], category=CATEGORY,
-            submitted_at=datetime.now(UTC), views=self.items[number % len(self.items)], payload_digest="",
-        )  # fmt: skip
-
-
 assert len(VIEWS) * ITEMS <= KINDS
 
 
-def deployed(addresses: Addresses, folder: Path) -> HostDeployment:
-    """Topics, references, a calibration and photographs in place; no worker yet."""
-    photographs = folder / "photographs"
+def deployed(addresses: Addresses, folder: Path, photographs: Path) -> Deployed:
+    """Topics, references and a calibration in place; no worker yet, which finds `photographs`."""
     settings = {
         **LOADED,
         "ASSAY_ENGINES__DEFAULT_ENCODER": MANIFEST.name,
@@ -82,16 +55,21 @@ def deployed(addresses: Addresses, folder: Path) -> HostDeployment:
         "ASSAY_EVIDENCE__KEEP": "off",
         "ASSAY_BUILD": "bench",
     }
-    items = tuple(photographed(photographs, number) for number in range(ITEMS))
     stand = new_stand(addresses, folder / "stand", settings)
     stand.assay("topics", "apply")
     with environment(stand.curator):
         _furnish(load_settings())
     with environment(stand.environment):
-        return HostDeployment(stand=stand, settings=load_settings(), items=items)
+        return Deployed(stand=stand, settings=load_settings(), file_root=photographs)
 
 
-def photographed(folder: Path, item: int) -> tuple[JobView, ...]:
+def drawn_load(folder: Path, count: int = ITEMS) -> Load:
+    """`count` distinct jobs, at most ITEMS, whose photographs are written to `folder`."""
+    items = [Item(sku=SKUS[number % len(SKUS)], category=CATEGORY, views={}) for number in range(count)]
+    return Load(items=items, views=[_photographed(folder, number) for number in range(count)])
+
+
+def _photographed(folder: Path, item: int) -> tuple[JobView, ...]:
     """Six JPEGs of the usual size and weight, of a kind each that their last bytes tell. Nobody decodes them."""
     folder.mkdir(parents=True, exist_ok=True)
     views = []

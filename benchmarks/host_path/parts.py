@@ -10,14 +10,12 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, TypeVar
 
 from benchmarks.gpu.serving import LOADED
 from benchmarks.host import ROOT
 from benchmarks.host_path.answers import MANIFEST, NAME, Likeness
-from benchmarks.host_path.deployment import CATEGORY, ITEMS, PROFILE, SKUS, photographed, references
+from benchmarks.host_path.deployment import CATEGORY, PROFILE, drawn_load, references
 from benchmarks.host_path.worker import hollow_encoder
 from demo.stand import TENANT
 from schemas.job import AuthenticationJob
@@ -73,7 +71,8 @@ def main() -> None:
 
 def measured(likeness: Likeness) -> Clock:
     root = ROOT / ".cache" / "bench" / "host" / "photographs"
-    jobs = [_received(root, number) for number in range(VIEWS_A_BATCH // 6)]
+    load = drawn_load(root, VIEWS_A_BATCH // 6)
+    jobs = [_received(load.job(number, f"job-{number}"), number) for number in range(len(load.items))]
     gallery = snapshot()
     clock = Clock(len(jobs))
     images = RoutedImages(max_bytes=1 << 24, file_root=root)
@@ -126,15 +125,12 @@ def _fetched(images: RoutedImages, received: Received) -> Fetched:
     return Fetched(received=received, images=blobs, unusable=(), queue_ms=0.0, fetch_ms=0.0)
 
 
-def _received(root: Path, number: int) -> Received:
-    now = datetime.now(UTC)
-    job = AuthenticationJob(
-        job_id=f"job-{number}", tenant=TENANT, sku=SKUS[number % len(SKUS)], category=CATEGORY, submitted_at=now,
-        views=photographed(root, number % ITEMS), payload_digest="",
-    )  # fmt: skip
+def _received(job: AuthenticationJob, number: int) -> Received:
     source = Source(topic="jobs", partition=0, offset=number)
     record = InputRecord(source=source, epoch=0, key=b"", value=b"", headers=(), timestamp_ms=0)
-    return Received(record=record, job=job, attempt=1, first_seen=now, received_s=time.monotonic(), held_bytes=0)
+    return Received(
+        record=record, job=job, attempt=1, first_seen=job.submitted_at, received_s=time.monotonic(), held_bytes=0
+    )
 
 
 def snapshot() -> GallerySnapshot:
