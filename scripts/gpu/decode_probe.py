@@ -48,7 +48,7 @@ class Row(Protocol):
 
 class Bare:
     """The library's decoder, by default as the benchmark's bare loop has it. `first`: photographs of its very first
-    batch; `stages`: lists of images that take turns; `beside`: what goes on in another thread meanwhile."""
+    batch; `stages`: lists of images that take turns."""
 
     def __init__(
         self,
@@ -269,7 +269,7 @@ def main(asked: list[str]) -> None:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout or ():
                 print(line, end="", flush=True)
-                if line.startswith(waiting[0].ljust(32)):
+                if waiting and line.startswith(waiting[0].ljust(32)):  # a library may have the last word
                     waiting.pop(0)
         nothing = nothing + 1 if len(waiting) == before else 0
         if waiting:
