@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks.gpu.photographs import jpeg_of
-from benchmarks.held import RATE, samples_of
+from benchmarks.held import RATE, Sampler, samples_of
 from benchmarks.host_path.answers import KINDS, kind_of, told_kind
+from benchmarks.worker_run import RunFailed
 from engines.container import examined
 
 RAW = """\
@@ -27,6 +32,13 @@ def test_a_profile_is_summed_by_thread_and_by_the_innermost_function_of_ours() -
         "FetchStage.run (worker/fetching.py)",
         "none of ours",
     ]
+
+
+def test_a_missing_sampler_is_named_with_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(RunFailed, match="pip install py-spy"):
+        Sampler(1, tmp_path / "samples", 1)
 
 
 @pytest.mark.parametrize("kind", [0, 127, 128, KINDS - 1])
