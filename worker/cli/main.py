@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Final
 
 import typer
@@ -62,7 +62,10 @@ app = typer.Typer(name="assay", cls=Commands, no_args_is_help=True, pretty_excep
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"assay {version('assay-worker')}")
+        try:
+            typer.echo(f"assay {version('assay-worker')}")
+        except PackageNotFoundError:
+            typer.echo("assay, from a folder that is not installed")
         raise typer.Exit
 
 
