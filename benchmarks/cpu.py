@@ -16,18 +16,15 @@ from statistics import mean
 from rich.console import Console
 
 from benchmarks import findings, stages, transactions
+from benchmarks.command import ended, services
 from benchmarks.deployment import Deployment, deploy, preload
 from benchmarks.findings import Finding
 from benchmarks.goods import Goods, goods
 from benchmarks.host import ROOT, host_facts
 from benchmarks.plain_loop import LoopRun, PlainLoop
 from benchmarks.stages import StageRate, bound_jobs_per_second, stage_rates
-from benchmarks.worker_run import RunFailed, WorkerRun, run_worker
+from benchmarks.worker_run import WorkerRun, run_worker
 from demo.float_twin import twin_bytes
-from demo.stand import CommandFailed
-from devstack import Devstack, DevstackError
-from worker.errors import AssayError
-from worker.observe import configure_logs
 
 OUT = ROOT / "benchmarks" / "out" / "cpu.json"
 FOLDER = ROOT / ".cache" / "bench"
@@ -47,21 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--transaction-jobs", type=int, default=TRANSACTION_JOBS, help="jobs a turn of G15, of four")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the services' data lie meanwhile")
     given = parser.parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    configure_logs(level="warning", form="console")
-    try:
-        return _measured(console, given)
-    except (AssayError, CommandFailed, DevstackError, RunFailed) as error:
-        console.print(f"bench: {error}", style="red", highlight=False, markup=False)
-        return 2
+    return ended("bench", lambda console: _measured(console, given))
 
 
 def _measured(console: Console, given: argparse.Namespace) -> int:
     folder, jobs, loop_jobs = given.folder, given.jobs, given.loop_jobs
     found = goods(console)
     facts: dict[str, object] = {"environment": {**host_facts(), **found.facts()}}
-    stack = Devstack(folder / "stack", report=lambda line: console.print(line, highlight=False))
-    with stack.session() as addresses:
+    with services(folder / "stack", console) as addresses:
         deployment = deploy(addresses, folder, found, console)
         console.print(f"filling the topic with {jobs} jobs")
         preload(deployment, found, jobs)
@@ -71,7 +61,6 @@ def _measured(console: Console, given: argparse.Namespace) -> int:
         loops.append(_plain_loop(deployment, found, loop_jobs, console))
         rates = stage_rates(deployment, found)
         turns = transactions.transaction_cost(addresses, folder, console, jobs=given.transaction_jobs)
-    stack.reset()
     made = [*_findings(run, loops, rates), transactions.finding(turns)]
     facts |= {"run": _run_facts(deployment, run, loops, rates), "stages": [asdict(rate) for rate in rates]}
     facts["transactions in turn"] = [asdict(turn) for turn in turns]

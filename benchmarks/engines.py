@@ -21,6 +21,7 @@ import psutil
 from rich.console import Console
 
 from benchmarks import findings
+from benchmarks.command import ended, services
 from benchmarks.deployment import Deployment, deploy, preload
 from benchmarks.engine_versions import Versions, versions
 from benchmarks.findings import Finding
@@ -39,12 +40,9 @@ from benchmarks.swap_marks import (
 )
 from benchmarks.watching import processor_s
 from benchmarks.worker_run import RunFailed, verdict_of
-from demo.stand import CommandFailed, WorkerProcess
-from devstack import Devstack, DevstackError
+from demo.stand import WorkerProcess
 from worker.adapters.engine_control import ring
 from worker.adapters.kafka_follower import KafkaFollower
-from worker.errors import AssayError
-from worker.observe import configure_logs
 
 OUT = ROOT / "benchmarks" / "out" / "engines.json"
 FOLDER = ROOT / ".cache" / "bench-engines"
@@ -86,20 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the services' data and the registry lie")
     given = parser.parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    configure_logs(level="warning", form="console")
-    try:
-        return _measured(console, given)
-    except (AssayError, CommandFailed, DevstackError, RunFailed) as error:
-        console.print(f"engines: {error}", style="red", highlight=False, markup=False)
-        return 2
+    return ended("engines", lambda console: _measured(console, given))
 
 
 def _measured(console: Console, given: argparse.Namespace) -> int:
     facts: dict[str, object] = {"environment": host_facts()}
     shutil.rmtree(given.folder, ignore_errors=True)
-    stack = Devstack(given.folder / "stack", report=lambda line: console.print(line, highlight=False))
-    with stack.session() as addresses:
+    with services(given.folder / "stack", console) as addresses:
         found = goods(console)
         deployment = deploy(addresses, given.folder, found, console)
         with versions(deployment.stand.curator_url, given.folder / "engines") as made:
@@ -110,7 +101,6 @@ def _measured(console: Console, given: argparse.Namespace) -> int:
             run = bench.swapped(ids, sent, given.quiet_s)
             bench.start(0, found)  # compiles what was thrown away for newer plans, and is not counted
             starts = [bench.start(number, found) for number in range(1, given.starts + 1)]
-    stack.reset()
     made_findings = _findings(run, starts)
     console.print(findings.table(made_findings))
     facts |= {"run": asdict(run), "starts": [asdict(one) for one in starts], "jobs": given.jobs}

@@ -20,17 +20,14 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import findings
+from benchmarks.command import ended, services
 from benchmarks.deployment import Deployment, deploy, preload
 from benchmarks.findings import Finding
 from benchmarks.goods import Goods, goods
 from benchmarks.host import ROOT, host_facts
 from benchmarks.hostile_jobs import hostile_photographs
 from benchmarks.open_loop import Leg, Traffic, run_leg
-from benchmarks.worker_run import RunFailed, run_worker
-from demo.stand import CommandFailed
-from devstack import Devstack, DevstackError
-from worker.errors import AssayError
-from worker.observe import configure_logs
+from benchmarks.worker_run import run_worker
 
 OUT = ROOT / "benchmarks" / "out" / "hostile.json"
 FOLDER = ROOT / ".cache" / "bench"
@@ -60,23 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the services' data lie meanwhile")
     parser.add_argument("--document", type=Path, help="write the result there as a page of docs/measurements")
     given = parser.parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    configure_logs(level="warning", form="console")
-    try:
-        return _main(console, given)
-    except (AssayError, CommandFailed, DevstackError, RunFailed) as error:
-        console.print(f"hostile: {error}", style="red", highlight=False, markup=False)
-        return 2
+    return ended("hostile", lambda console: _main(console, given))
 
 
 def _main(console: Console, given: argparse.Namespace) -> int:
     found = goods(console)
     environment = {**host_facts(), **found.facts()}
-    stack = Devstack(given.folder / "stack", report=lambda line: console.print(line, highlight=False))
-    with stack.session() as addresses:
+    with services(given.folder / "stack", console) as addresses:
         deployment = deploy(addresses, given.folder, found, console)
         measured = _measured(deployment, found, given, console)
-    stack.reset()
     made = conclusions(measured)
     console.print(findings.table(made))
     legs = [{**asdict(leg), "delays_ms": [round(delay, 1) for delay in leg.delays_ms]} for leg in measured.legs]

@@ -17,17 +17,17 @@ from time import monotonic
 from rich.console import Console
 
 from benchmarks import findings
+from benchmarks.command import ended, services
 from benchmarks.findings import Finding
 from benchmarks.host import ROOT, host_facts
 from benchmarks.worker_run import SILENCE_S, RunFailed
 from demo.stand import TENANT, Stand, WorkerProcess, new_stand
-from devstack import Addresses, Devstack
+from devstack import Addresses
 from schemas.job import AuthenticationJob, JobView
 from tests.chaos.photographs import CATEGORY, SKUS, VIEWS, photograph
 from tests.chaos.world import SETTINGS
 from worker.adapters.kafka_follower import KafkaFollower
 from worker.cli.submission import submit_jobs
-from worker.observe import configure_logs
 from worker.topics import Topics
 
 OUT = ROOT / "benchmarks" / "out" / "transactions.json"
@@ -140,13 +140,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=4000, help="jobs a turn")
     parser.add_argument("--rounds", type=int, default=2, help="rounds of four turns")
     given = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    configure_logs(level="warning", form="console")
+    return ended("transactions", lambda console: _alone(console, given))
+
+
+def _alone(console: Console, given: argparse.Namespace) -> int:
     facts: dict[str, object] = {"environment": host_facts()}
-    stack = Devstack(FOLDER / "stack", report=lambda line: console.print(line, highlight=False))
-    with stack.session() as addresses:
+    with services(FOLDER / "stack", console) as addresses:
         turns = transaction_cost(addresses, FOLDER, console, jobs=given.jobs, rounds=given.rounds)
-    stack.reset()
     console.print(findings.table([finding(turns)]))
     findings.write(OUT, [finding(turns)], {**facts, "turns": [asdict(turn) for turn in turns]})
     return 0

@@ -18,6 +18,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import ended, services
 from benchmarks.gpu.loading import Heard, read
 from benchmarks.gpu.serving import Deployed, Load
 from benchmarks.held import Sampler, thread_cpu_s, thread_names
@@ -26,9 +27,7 @@ from benchmarks.host_path.answers import Likeness
 from benchmarks.host_path.deployment import deployed, drawn_load
 from benchmarks.host_path.worker import LIKENESS
 from demo.stand import WorkerProcess
-from devstack import Devstack
 from worker.adapters.kafka_follower import KafkaFollower
-from worker.observe import configure_logs
 
 FOLDER: Final = ROOT / ".cache" / "bench"
 PILOT_JOBS: Final = 1000
@@ -59,14 +58,14 @@ def main() -> int:
     parser.add_argument("--likeness", choices=("near", "far"), nargs="*", default=["near", "far"])
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "out" / "host_path.json")
     given = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    configure_logs(level="warning", form="console")
-    stack = Devstack(FOLDER / "host-stack", report=lambda line: console.print(line, highlight=False))
-    with stack.session() as addresses:
+    return ended("host_path", lambda console: _measured(console, given), width=140)
+
+
+def _measured(console: Console, given: argparse.Namespace) -> int:
+    with services(FOLDER / "host-stack", console) as addresses:
         photographs = FOLDER / "host" / "photographs"
         load, place = drawn_load(photographs), deployed(addresses, FOLDER / "host", photographs)
         costs = [_cost(place, load, likeness, given.seconds) for likeness in given.likeness]
-    stack.reset()
     for cost in costs:
         _show(console, cost)
     given.out.parent.mkdir(parents=True, exist_ok=True)
