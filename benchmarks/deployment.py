@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from benchmarks.goods import Goods
-from demo.backend import calibration_of, read_calibration
+from demo.backend import calibration_of, publish_shipped, read_calibration
 from demo.recalibrate import PROFILES
 from demo.stand import TENANT, Stand, new_stand
 from devstack import Addresses
@@ -136,11 +136,9 @@ def _calibrate(stand: Stand, chosen: Models, goods: Goods, console: Console) -> 
 
 
 def publish_calibration(stand: Stand, calibration: ScoreCalibration) -> None:
-    scores = (*calibration.genuine_scores.values(), *calibration.counterfeit_scores.values())
     with environment(stand.curator):
         database = open_database(load_settings())
     try:
-        store = ReferenceStore(database)
-        store.put_calibration(calibration, n=sum(map(len, scores)), by="bench", why="shipped with the encoders")
+        publish_shipped(ReferenceStore(database), calibration, by="bench")
     finally:
         database.dispose()

@@ -22,7 +22,7 @@ from rich.table import Table
 from sqlalchemy import Engine
 
 from demo.audited import audited
-from demo.backend import demo_backend, read_calibration
+from demo.backend import demo_backend, publish_shipped, read_calibration
 from demo.float_twin import twin_verdicts
 from demo.goods import catalogue, heldout_skus
 from demo.photographs import JOB_SPECIMENS, Specimen, labelled, references
@@ -152,12 +152,9 @@ def _prepare(console: Console, stand: Stand, settings: Settings, enrolled: Path,
     console.print("enrolling the references")
     by = ("--tenant", TENANT, "--by", "demo", "--provenance", "rendered by the demo")
     stand.assay("enroll", str(enrolled), *by, "--profiles", str(PROFILES), env=stand.curator)
-    calibration = read_calibration(fitted)
-    scores = (*calibration.genuine_scores.values(), *calibration.counterfeit_scores.values())
     database = open_database(settings)
     try:
-        store = open_references(settings, database)
-        store.put_calibration(calibration, n=sum(map(len, scores)), by="demo", why="shipped with the encoders")
+        publish_shipped(open_references(settings, database), read_calibration(fitted), by="demo")
     finally:
         database.dispose()
 

@@ -13,6 +13,7 @@ from engines.catalogue import MODELS_DIR, BackendChoice
 from engines.errors import EngineRefused
 from engines.gpu.listing import visible_gpus
 from engines.runner import Backend
+from worker.adapters.references import ReferenceStore
 from worker.core.policy import ScoreCalibration
 from worker.core.policy_json import from_json
 
@@ -26,6 +27,12 @@ def calibration_of(backend: Backend, folder: Path = MODELS_DIR) -> Path:
 
 def read_calibration(path: Path) -> ScoreCalibration:
     return from_json(json.loads(gzip.decompress(path.read_bytes())))
+
+
+def publish_shipped(store: ReferenceStore, fitted: ScoreCalibration, by: str) -> None:
+    """Make it the active one. `n` is how many scores are in it: the items that it was fitted on were not shipped."""
+    scores = (*fitted.genuine_scores.values(), *fitted.counterfeit_scores.values())
+    store.put_calibration(fitted, n=sum(map(len, scores)), by=by, why="shipped with the encoders")
 
 
 def demo_backend(folder: Path = MODELS_DIR) -> tuple[BackendChoice, Path]:

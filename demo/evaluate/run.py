@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import Engine, select
 
-from demo.backend import read_calibration
+from demo.backend import publish_shipped, read_calibration
 from demo.evaluate.jobs import Case, job_of
 from demo.evaluate.photographs import manifest
 from demo.photographs import Specimen
@@ -93,10 +93,7 @@ def _prepare(stand: Stand, settings: Settings, database: Engine, enrolled: Path,
     console.print("enrolling the references")
     by = ("--tenant", TENANT, "--by", "evaluation", "--provenance", "rendered, held out")
     stand.assay("enroll", str(enrolled), *by, "--profiles", str(PROFILES), env=stand.curator, timeout_s=ENROL_S)
-    fitted = calibration()
-    scores = (*fitted.genuine_scores.values(), *fitted.counterfeit_scores.values())
-    store = open_references(settings, database)
-    store.put_calibration(fitted, n=sum(map(len, scores)), by="evaluation", why="shipped with the encoders")
+    publish_shipped(open_references(settings, database), calibration(), by="evaluation")
 
 
 def _submitted(stand: Stand, settings: Settings, cases: Sequence[Case], folder: Path, console: Console) -> None:
