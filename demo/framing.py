@@ -24,11 +24,11 @@ from demo.recalibrate import calibration_skus, rendered
 from schemas.codes import ReasonCode
 from schemas.job import JobView
 from worker.adapters.encoder import SessionEncoder
-from worker.adapters.references import int8_patches
 from worker.app import open_encoder
 from worker.calibrate import ItemView
 from worker.core.alignment import align
 from worker.core.evidence import ViewMatch, ViewProbe
+from worker.core.gallery import int8_patches
 from worker.core.policy import QualityLimits
 from worker.core.quality import quality_issues
 from worker.engine_settings import EngineSettings

@@ -20,11 +20,10 @@ from demo.framing import Bench, open_bench
 from demo.photographs import Specimen, references
 from demo.recalibrate import calibration_set, calibration_skus, rendered
 from schemas.codes import ReasonCode
-from worker.adapters.references import int8_patches
 from worker.calibrate import collect
 from worker.core.decision import Judgement, judge
 from worker.core.enrolment import build_snapshot
-from worker.core.gallery import GallerySnapshot, Reference
+from worker.core.gallery import GallerySnapshot, Reference, reference_of
 from worker.core.matching import NumpyMatcher
 from worker.core.policy import Policy
 from worker.items import Item, read_items
@@ -44,19 +43,8 @@ def gallery(bench: Bench, enrolled: Sequence[Item]) -> GallerySnapshot:
 def _references(bench: Bench, item: Item) -> Iterator[Reference]:
     for view, path in item.views.items():
         (probe,) = bench.probes(item.category, view, [Path(path).read_bytes()])
-        yield Reference(
-            reference_id=f"{item.name}/{view}",
-            sku=item.sku,
-            category=item.category,
-            view=view,
-            genuine=True,
-            sha256=probe.sha256,
-            phash=probe.phash,
-            space=probe.engine.embedding_space,
-            embedding=probe.embedding,
-            patches=int8_patches(probe.patches),
-            patch_grid=probe.patch_grid,
-        )
+        id_ = f"{item.name}/{view}"
+        yield reference_of(probe, reference_id=id_, sku=item.sku, category=item.category, genuine=True)
 
 
 def mixed(items: Sequence[Item]) -> dict[str, list[tuple[Item, str]]]:

@@ -11,15 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from schemas.codes import Verdict
 from worker.calibrate import check_labels, collect
 from worker.core.calibration import CalibrationRefused, fit
 from worker.core.decision import judge
 from worker.core.enrolment import build_snapshot
 from worker.core.evidence import UnusableView, Vector, ViewProbe
-from worker.core.gallery import GallerySnapshot, Reference
+from worker.core.gallery import GallerySnapshot, Reference, reference_of
 from worker.core.labelled import LabelledEvidence
 from worker.core.matching import NumpyMatcher
 from worker.core.policy import CategoryProfile, Policy, ViewRequirement
@@ -236,19 +234,13 @@ def _photos(one: LabelledEvidence) -> list[Photo]:
 
 
 def _reference(one: Encoded) -> Reference:
-    photograph, probe = one.loaded.photograph, one.probe
-    return Reference(
+    photograph = one.loaded.photograph
+    return reference_of(
+        one.probe,
         reference_id=f"{photograph.item.sku}/{photograph.view}/{photograph.sha256[:16]}",
         sku=photograph.item.sku,
         category=photograph.item.category,
-        view=photograph.view,
         genuine=photograph.genuine,
-        sha256=photograph.sha256,
-        phash=probe.phash,
-        space=probe.engine.embedding_space,
-        embedding=probe.embedding,
-        patches=np.rint(np.clip(probe.patches, -1, 1) * 127).astype(np.int8),
-        patch_grid=probe.patch_grid,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from benchmarks.gpu.serving import LOADED
 from benchmarks.host import ROOT
-from benchmarks.host_path.answers import MANIFEST, NAME, Likeness
+from benchmarks.host_path.answers import NAME, Likeness
 from benchmarks.host_path.deployment import CATEGORY, PROFILE, drawn_load, references
 from benchmarks.host_path.worker import hollow_encoder
 from demo.stand import TENANT
@@ -23,12 +23,11 @@ from schemas.message import InputRecord, Source
 from worker.adapters.device_matcher import DeviceMatcher
 from worker.adapters.encoder import SessionEncoder
 from worker.adapters.images import RoutedImages
-from worker.adapters.references import int8_patches
 from worker.assembly import Assembly, ViewToEncode, assembly_of, completed_together
 from worker.collecting import collect_seldom
 from worker.core.courses import JobEngines
 from worker.core.enrolment import build_snapshot
-from worker.core.gallery import GallerySnapshot, Reference
+from worker.core.gallery import GallerySnapshot, reference_of
 from worker.core.policy import Policy
 from worker.work import Embedded, Fetched, Received
 
@@ -136,19 +135,7 @@ def _received(job: AuthenticationJob, number: int) -> Received:
 def snapshot() -> GallerySnapshot:
     """The gallery of the deployment, without a database."""
     enrolled = [
-        Reference(
-            reference_id=f"{number:036x}",
-            sku=new.sku,
-            category=CATEGORY,
-            view=new.probe.view,
-            genuine=new.genuine,
-            sha256=new.probe.sha256,
-            phash=new.probe.phash,
-            space=MANIFEST.embedding_space,
-            embedding=new.probe.embedding,
-            patches=int8_patches(new.probe.patches),
-            patch_grid=new.probe.patch_grid,
-        )
+        reference_of(new.probe, reference_id=f"{number:036x}", sku=new.sku, category=CATEGORY, genuine=new.genuine)
         for number, new in enumerate(references())
     ]
     return build_snapshot(TENANT, 1, enrolled, Policy(profiles={CATEGORY: PROFILE}))

@@ -14,8 +14,9 @@ from sqlalchemy import Engine, text
 
 from worker.adapters.database import BoundedConnection, connect
 from worker.adapters.gallery import PostgresGallery
-from worker.adapters.references import NewItem, NewReference, ReferenceStore, int8_patches
+from worker.adapters.references import NewItem, NewReference, ReferenceStore
 from worker.core import deviation
+from worker.core.gallery import int8_patches
 from worker.core.policy import CategoryProfile, QualityLimits, ScoreCalibration, ViewRequirement
 from worker.errors import AssayError, ServiceUnavailable
 

@@ -12,8 +12,6 @@ from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
-import numpy as np
-from numpy.typing import NDArray
 from pgvector import Vector
 from sqlalchemy import Connection, Engine, Select, delete, select, update
 from sqlalchemy import Row as RowOf
@@ -33,6 +31,7 @@ from worker.adapters.phash import bands, signed
 from worker.adapters.policy_rows import write_calibration, write_profiles
 from worker.adapters.revisions import EVERYONE, Announce, move, silent
 from worker.core.evidence import ViewProbe
+from worker.core.gallery import int8_patches
 from worker.core.policy import CategoryProfile, ScoreCalibration
 from worker.errors import AssayError
 
@@ -185,11 +184,6 @@ class ReferenceStore:
     def _read(self, wanted: Select[Any]) -> list[EnrolledReference]:
         with self.database.connect() as connection:
             return [_enrolled(row) for row in connection.execute(wanted)]
-
-
-def int8_patches(patches: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Patch features [h*w, d] in -1..1 as round(127 * x)."""
-    return np.rint(np.clip(patches, -1, 1) * 127).astype(np.int8)
 
 
 def _reference_id(tenant: str, reference: NewReference) -> UUID:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.core.deviation import SpreadLater
+from worker.core.evidence import ViewProbe
 from worker.core.policy import Policy
 
 SpaceKey = tuple[str, str, str]  # sku, view, embedding space
@@ -30,6 +31,28 @@ class Reference:
     embedding: NDArray[np.float32]  # [D]
     patches: NDArray[np.int8]  # [h*w, d]
     patch_grid: tuple[int, int]
+
+
+def int8_patches(patches: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Patch features in -1..1 as round(127 * x), of any shape."""
+    return np.rint(np.clip(patches, -1, 1) * 127).astype(np.int8)
+
+
+def reference_of(probe: ViewProbe, *, reference_id: str, sku: str, category: str, genuine: bool) -> Reference:
+    """A photograph that an encoder has seen, as a reference."""
+    return Reference(
+        reference_id=reference_id,
+        sku=sku,
+        category=category,
+        view=probe.view,
+        genuine=genuine,
+        sha256=probe.sha256,
+        phash=probe.phash,
+        space=probe.engine.embedding_space,
+        embedding=probe.embedding,
+        patches=int8_patches(probe.patches),
+        patch_grid=probe.patch_grid,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
