@@ -40,7 +40,7 @@ WHERE instance = :instance AND process <> :process AND engines IS NOT NULL AND s
     SELECT FROM assay.alarms f WHERE f.kind = 'engine_failed' AND f.raised_at > :since
         AND f.labels ->> 'process' = a.process::text AND f.labels ->> 'failure' IN :endings)
 """).bindparams(bindparam("endings", expanding=True))
-ENDINGS: Final = [FailureKind.DIED, FailureKind.GOLDEN, FailureKind.CRASHED]  # after which a process is gone
+TOLD_ENDS: Final = [FailureKind.DIED, FailureKind.GOLDEN, FailureKind.CRASHED]  # on record, a process is gone
 # Opening engines is no record's: a place that no topic has. `process` opens one set at a time.
 BEGIN_OPENING = text("""
 INSERT INTO assay.attempts (topic, partition, "offset", instance, process, solo, engines)
@@ -108,7 +108,7 @@ class EngineFailures:
         ]
 
     def _tell_crashes(self, connection: Connection, since: datetime) -> None:
-        given = {"instance": self.instance, "process": self.process, "since": since, "endings": ENDINGS}
+        given = {"instance": self.instance, "process": self.process, "since": since, "endings": TOLD_ENDS}
         for crash in crashes(_start(row) for row in connection.execute(LEFT, given)):
             connection.execute(insert(alarms).values(self._row(crash.failure, crash.detail, crash.process)))
             _told(crash)
