@@ -19,19 +19,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.drawn_patches import GRID, REFERENCES, genuine_view, unit
 from engines.gpu.deviating import Comparison, DeviationKernels, DevicePatches, load_patch_set
 from engines.gpu.device import Device
 from engines.gpu.memory import Buffers
 from engines.gpu.search import NearestKernels, Table, load_table
-from worker.core.deviation import deviation, spread_of
+from worker.core.deviation import Floats, deviation
 
 WANTED = 10
 PROBES = 256
 DIMS = 768
-GRID = (28, 28)
 PATCH_DEPTH = 128
-REFERENCES = 5
-Floats = NDArray[np.float32]
 
 
 def main() -> None:
@@ -51,11 +49,11 @@ def main() -> None:
 def searched(device: Device, rows: int) -> dict[str, object]:
     """Of random directions, a tenth of them near copies of others, and probes near to some of them."""
     rng = np.random.default_rng(1)
-    gallery = _unit(rng.standard_normal((rows, DIMS), np.float32))
+    gallery = unit(rng.standard_normal((rows, DIMS), np.float32))
     copies = rows // 10
-    gallery[:copies] = _unit(gallery[copies : 2 * copies] + np.float32(1e-3) * gallery[2 * copies : 3 * copies])
-    probes = _unit(gallery[rng.integers(0, rows, PROBES)] + np.float32(0.02) * gallery[rng.integers(0, rows, PROBES)])
-    probes[: PROBES // 2] = _unit(rng.standard_normal((PROBES // 2, DIMS), np.float32))
+    gallery[:copies] = unit(gallery[copies : 2 * copies] + np.float32(1e-3) * gallery[2 * copies : 3 * copies])
+    probes = unit(gallery[rng.integers(0, rows, PROBES)] + np.float32(0.02) * gallery[rng.integers(0, rows, PROBES)])
+    probes[: PROBES // 2] = unit(rng.standard_normal((PROBES // 2, DIMS), np.float32))
     started_s = time.monotonic()
     table = device.run(lambda: load_table(device, gallery, searched=True))
     load_s = time.monotonic() - started_s
@@ -99,13 +97,10 @@ def nearest_in_float64(gallery: Floats, probes: Floats) -> NDArray[np.intp]:
 def compared(device: Device, views: int = 64) -> dict[str, object]:
     """One launch of `views` probes, whose patches lie on the device, or still on the host."""
     rng = np.random.default_rng(2)
-    field = rng.standard_normal((GRID[0] + 4, GRID[1] + 4, PATCH_DEPTH), np.float32)
-    cells = [_seen(rng, field) for _ in range(REFERENCES + 1)]
-    references = np.rint(np.stack(cells[1:]) * 127).astype(np.int8)
-    spread = spread_of(references, GRID).cells
-    alien = _unit(rng.standard_normal((GRID[0] * GRID[1], PATCH_DEPTH), np.float32))
+    genuine, references, spread = genuine_view(rng, PATCH_DEPTH)
+    alien = unit(rng.standard_normal((GRID[0] * GRID[1], PATCH_DEPTH), np.float32))
     figures: dict[str, object] = {"views": views, "references": REFERENCES, "grid": GRID, "depth": PATCH_DEPTH}
-    for name, probe in {"aligned": cells[0], "not aligned": alien}.items():
+    for name, probe in {"aligned": genuine, "not aligned": alien}.items():
         want = deviation(probe, references, GRID, spread)
         figures[name] = device.run(partial(_compare_times, device, probe, references, spread, views))
         got = figures[name].pop("answer")  # type: ignore[attr-defined]
@@ -161,17 +156,6 @@ def _wall_ms(call: Callable[[], object]) -> float:
     started_s = time.monotonic()
     call()
     return (time.monotonic() - started_s) * 1e3
-
-
-def _seen(rng: np.random.Generator, field: Floats) -> Floats:
-    down, over = rng.integers(0, 5, 2)
-    cells = field[down : down + GRID[0], over : over + GRID[1]]
-    return _unit((cells + 0.3 * rng.standard_normal(cells.shape, np.float32)).reshape(-1, PATCH_DEPTH))
-
-
-def _unit(rows: Floats) -> Floats:
-    unit: Floats = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit
 
 
 if __name__ == "__main__":

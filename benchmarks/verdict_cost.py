@@ -18,18 +18,19 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks.drawn_patches import GRID, REFERENCES, genuine_view
 from benchmarks.host import host_facts
 from demo.evaluate.run import calibration, profiles
 from schemas.job import AuthenticationJob, JobView
 from schemas.verdict import EngineUse, ReferenceMatch
 from worker.core.calibration import fit
 from worker.core.decision import judge
-from worker.core.deviation import Floats, deviation, spread_of
+from worker.core.deviation import Floats, deviation
 from worker.core.evidence import JobEvidence, ViewMatch, ViewProbe
 from worker.core.labelled import LabelledEvidence
 from worker.core.policy import CategoryProfile, Policy
 
-GRID, DEPTH, REFERENCES = (28, 28), 64, 5
+DEPTH = 64
 ROUNDS, BATCH, SHARED_MAPS = 40, 32, 200
 
 
@@ -48,22 +49,10 @@ def main() -> None:
 
 def deviation_ms() -> float:
     """Of a genuine view, aligned, against five references."""
-    rng = np.random.default_rng(0)
-    field = rng.standard_normal((GRID[0] + 4, GRID[1] + 4, DEPTH), np.float32)
-    seen = [_seen(rng, field) for _ in range(REFERENCES + 1)]
-    references = np.rint(np.stack(seen[1:]) * 127).astype(np.int8)
-    spread = spread_of(references, GRID).cells
-    if not deviation(seen[0], references, GRID, spread).aligned:
+    probe, references, spread = genuine_view(np.random.default_rng(0), DEPTH)
+    if not deviation(probe, references, GRID, spread).aligned:
         raise AssertionError("the drawn view is not aligned, which takes another time")
-    return _median_ms(lambda: deviation(seen[0], references, GRID, spread))
-
-
-def _seen(rng: np.random.Generator, field: Floats) -> Floats:
-    """Patches [h*w, d] of the field from a place nearby, with noise."""
-    row, col = rng.integers(0, 5, 2)
-    cells = field[row : row + GRID[0], col : col + GRID[1]] + 0.3 * rng.standard_normal((*GRID, DEPTH), np.float32)
-    flat = cells.reshape(-1, DEPTH)
-    return np.asarray(flat / np.linalg.norm(flat, axis=1, keepdims=True), np.float32)
+    return _median_ms(lambda: deviation(probe, references, GRID, spread))
 
 
 def judge_ms() -> float:
