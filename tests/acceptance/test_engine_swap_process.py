@@ -21,6 +21,7 @@ from schemas.message import InputRecord, OutputRecord
 from schemas.verdict import VerdictEvent
 from tests.acceptance.conftest import Deployment, assert_each_once, jobs
 from tests.acceptance.registered import NAME, Registered, registered_deployment
+from tests.engine_life.repeating import repeated
 from worker.core.split import in_share
 
 # A lost message only delays: here it would delay for longer than a test, so these find that the topic wakes workers.
@@ -80,21 +81,14 @@ def served(worker: WorkerProcess) -> list[tuple[str, str | None, bool]]:
 @contextmanager
 def load(deployment: Deployment, sent: list[AuthenticationJob]) -> Iterator[None]:
     """Jobs all the time, in `sent` when it ends."""
-    stop = threading.Event()
 
     def send() -> None:
-        while not stop.wait(0.5):
-            more = jobs(4, views=("logo", "lining"))
-            deployment.send(more)
-            sent.extend(more)
+        more = jobs(4, views=("logo", "lining"))
+        deployment.send(more)
+        sent.extend(more)
 
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    with repeated(send, every_s=0.5):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def verdicts(records: Sequence[InputRecord]) -> list[VerdictEvent]:

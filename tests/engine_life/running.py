@@ -23,6 +23,7 @@ from schemas.job import AuthenticationJob, JobView
 from schemas.message import InputRecord, OutputRecord
 from tests.engine_life import goods
 from tests.engine_life.encoders import FAMILY, demo_twin, random_encoder
+from tests.engine_life.repeating import repeated
 from worker.adapters.kafka_follower import KafkaFollower
 from worker.adapters.kafka_sender import KafkaSender
 
@@ -109,24 +110,17 @@ class Life:
     @contextmanager
     def jobs(self) -> Iterator[None]:
         """The load, in `sent`; all of it is with the broker when this ends."""
-        stop = threading.Event()
         sender = KafkaSender({"bootstrap.servers": self.bootstrap})
         topic = f"{self.stand.topic_prefix}jobs"
 
         def send() -> None:
-            while not stop.wait(self.load.every_s):
-                made = [job(next(self.numbers), self.load.side) for _ in range(self.load.jobs)]
-                encoded = [encode_job(one, encoding="avro", source="life") for one in made]
-                sender.send([OutputRecord(topic=topic, key=r.key, value=r.value, headers=r.headers) for r in encoded])
-                self.sent.extend(made)
+            made = [job(next(self.numbers), self.load.side) for _ in range(self.load.jobs)]
+            encoded = [encode_job(one, encoding="avro", source="life") for one in made]
+            sender.send([OutputRecord(topic=topic, key=r.key, value=r.value, headers=r.headers) for r in encoded])
+            self.sent.extend(made)
 
-        thread = threading.Thread(target=send)
-        thread.start()
-        try:
+        with repeated(send, self.load.every_s):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def golden(self) -> list[str]:
         """Ids of the golden jobs that the script sent."""
