@@ -15,12 +15,12 @@ from worker.core.policy import QualityLimits
 
 WRONG_ROLE_MARGIN = 0.1  # cosine by which another role's references must be nearer than the view's own
 WRONG_ROLE_LEAST = 0.6  # a forged view is near to nothing; one of another role is near to that role's references
-# Of 2,016 genuine views of the score calibration none is nearer to another SKU at all; 0.98 of them are as near as this
-# to their own, and of the views that a forgery touches 0.02 to any other.
+# Chosen on the demo's calibration: genuine views are nearer to no other SKU, nearly all are as near as this to their
+# own, and of the views that a forgery touches hardly any to another. What the limits notice: `python -m demo.mixed`.
 OTHER_ITEM_MARGIN, OTHER_ITEM_LEAST = 0.1, 0.9
 LOST_SHARE = 0.45  # of what a view must place: below, it shows something else, however it is framed
-# Perceptual hashes see grey shapes and hardly any colour. On the score calibration's goods a forged view lies within 14
-# bits of a reference in 0.95 of all cases, however few of its places are found again, and a crop in 0.01.
+# Perceptual hashes see grey shapes and hardly any colour: a forged view mostly lies within so many bits of a reference,
+# however few of its places are found again, and a crop hardly ever. What the limit notices: `python -m demo.framing`.
 SAME_SECTION_BITS = 14
 DUPLICATE_BITS = 3  # perceptual hashes that differ in at most so many bits of 64 are one photograph
 
