@@ -99,6 +99,9 @@ def test_a_helper_holds_no_secrets_and_no_powers(decoder: PillowDecoder, monkeyp
     assert limits["Max address space"].split()[0] != "unlimited"
     assert "NoNewPrivs:\t1" in (proc / "status").read_text()
     assert os.getsid(helper) == helper
+    assert os.getpriority(os.PRIO_PROCESS, helper) == os.getpriority(os.PRIO_PROCESS, 0) + 5
+    shared = proc / "autogroup"  # where the kernel shares the cores among sessions; it lets root alone change many
+    assert os.geteuid() or not shared.exists() or shared.read_text().endswith(" nice 5\n")
 
 
 def test_helpers_end_with_their_owner() -> None:
