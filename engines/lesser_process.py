@@ -15,12 +15,13 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 def lessen(nice: int) -> None:
-    """Of this process: no life after its parent's, no new privileges, no cores, and a priority lower by `nice`."""
+    """Of this process: no life after its parent's, no new privileges, no core dumps, and a priority lower by `nice`; of
+    the session that it leads, if it does, the same."""
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.nice(nice)
-    if os.getsid(0) == os.getpid():  # Linux shares the cores among sessions first, whatever their processes' priority
-        with contextlib.suppress(OSError):  # a kernel that does not
+    if os.getsid(0) == os.getpid():  # Linux may share the cores among sessions before priorities count
+        with contextlib.suppress(OSError):  # it does not; or it lets no more sessions change theirs just now
             Path("/proc/self/autogroup").write_text(str(nice))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
