@@ -3,12 +3,14 @@ few connections (F11). Bounded tries, then intake waits; nothing is a dead lette
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import psycopg
 import pytest
@@ -223,6 +225,23 @@ def test_too_many_connections_pause_intake_until_one_is_free(server: Server, dat
             assert watched.broker.published == []
         watched.assert_each_once(database)
     theirs.dispose()
+
+
+def test_a_connection_that_nothing_is_left_to_wait_with_is_a_server_that_is_away(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket took the last file descriptor; psycopg's selector wants one more, and raises what the system says."""
+    database = connect(server.url)
+    with monkeypatch.context() as patched:
+        patched.setattr("psycopg.waiting.DefaultSelector", none_left)
+        with pytest.raises(ServiceUnavailable, match="Too many open files"):
+            retrying(lambda: rows_at_once(database), attempts=2)
+    assert rows_at_once(database) == 1
+    database.dispose()
+
+
+def none_left() -> NoReturn:
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 def test_a_deadlock_with_another_worker_costs_one_more_try(server: Server) -> None:

@@ -96,7 +96,10 @@ def connect(
     )
 
     def bounded(_dialect: Dialect, _record: object, given: list[Any], named: dict[str, Any]) -> BoundedConnection:
-        connection = BoundedConnection.connect(*given, **named)
+        try:
+            connection = BoundedConnection.connect(*given, **named)
+        except OSError as fault:  # nothing is left to wait with, such as a file descriptor: psycopg says so as it is
+            raise psycopg.OperationalError(f"no connection could be opened: {fault}") from fault
         connection.answer_within_s = within_s
         return connection
 
