@@ -7,11 +7,13 @@ A plan is as good as native code: it is read from a folder that nobody but this 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -94,6 +96,13 @@ class PlanFolder:
         replace_file(self._path(header), _sealed(header, plan))
         if header.backend == "openvino":
             self._let_go()
+
+    @contextmanager
+    def alone(self, header: PlanHeader) -> Iterator[None]:
+        """Of several processes that want this plan, one builds it here; the others wait, and read it."""
+        with self._path(header).with_suffix(".lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def forget(self, onnx_sha256: str) -> None:
         """Let go of a graph's plans."""

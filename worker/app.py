@@ -313,7 +313,7 @@ def _ports(
         encoder=serving.encoder,
         engines=serving.choice,
         attempts=serving.attempts(database, kafka.instance),
-        matcher=open_matcher(serving.device, closing),
+        matcher=open_matcher(serving.device, closing, workers=settings.engines.gpu_workers),
         gallery=gallery,
         cache=open_cache(settings, serving.engines, meter),
         judge=_judge(settings, meter, closing),

@@ -67,6 +67,12 @@ class EngineSettings(Group):
     gpu_build_effort: int = Field(
         1, ge=0, le=5, description="TensorRT's builder optimization level: more takes minutes, once a machine"
     )
+    gpu_workers: int = Field(
+        1,
+        ge=1,
+        description="workers on one GPU, which share what may be kept there of galleries; `assay worker --gpus N "
+        "--processes N` sets it",
+    )
     full_decode: bool = Field(False, description="decode JPEGs in full instead of at a reduced scale")
     deadline_s: float = Field(
         0.0,

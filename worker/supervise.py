@@ -1,4 +1,4 @@
-"""One process a GPU, or several on a CPU: starts them, starts again what ends, drains all together.
+"""One or several processes a GPU, or several on a CPU: starts them, starts again what ends, drains all together.
 
 Two decisions are pure: what each process is given (`shares`) and whether and when one that ended starts again
 (`RestartRule`). The rest waits for signals and holds no connection, no GPU and no thread of its own.
@@ -67,19 +67,22 @@ class Process(Protocol):
 Spawn = Callable[[Share], Process]
 
 
-def shares(settings: Settings, devices: Sequence[str], cores: int) -> list[Share]:
-    """One share a GPU of `devices` (what CUDA_VISIBLE_DEVICES calls it, in the order of the PCI bus). Raises
-    ConfigurationError."""
+def shares(settings: Settings, devices: Sequence[str], cores: int, each: int = 1) -> list[Share]:
+    """`each` shares a GPU of `devices` (what CUDA_VISIBLE_DEVICES calls it, in the order of the PCI bus): one process's
+    Python holds its lock for longer a job than a fast GPU takes. Raises ConfigurationError."""
     if settings.engines.backend in ("openvino", "onnxruntime"):
         raise ConfigurationError(
             f"setting ASSAY_ENGINES__BACKEND is {settings.engines.backend}, which uses no GPU; "
-            "unset it, or say --processes instead of --gpus"
+            "unset it, or say --processes alone, without --gpus"
         )
-    common = _common(settings, len(devices), cores)
+    common = _common(settings, len(devices) * each, cores)
     common |= {"ASSAY_ENGINES__BACKEND": "tensorrt", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    common |= {"ASSAY_ENGINES__GPU_WORKERS": str(each)}
     return [
-        _share(settings, f"gpu{number}", number, common | {"CUDA_VISIBLE_DEVICES": device})
-        for number, device in enumerate(devices)
+        _share(settings, f"gpu{place}-p{n}" if each > 1 else f"gpu{place}", place * each + n, own)
+        for place, device in enumerate(devices)
+        for own in [common | {"CUDA_VISIBLE_DEVICES": device}]
+        for n in range(each)
     ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.gpu.children import Child
 from benchmarks.gpu.loading import Run, changed, saturated
@@ -20,6 +20,7 @@ from benchmarks.gpu.stage_rates import consume_rates, stage_rates
 from benchmarks.gpu.standing import Standing, standing
 
 PILOT_JOBS: Final = 600
+SEVERAL: Final = (2, 3, 4, 6)  # workers on one GPU, until more are not worth it
 TIMED_S: Final = 10.0
 INLINE_JOBS: Final = 3000  # of a megabyte
 BUILDER: Final = "builder"
@@ -42,6 +43,7 @@ class EndToEnd:
     served: str  # the engine itself, or in a dry run what stands for it
     place: Deployed
     rate: float = 0.0
+    workers: int = 1
 
     def run(self, *, full: bool) -> None:
         """`full`: everything; else the rate and rival (b) alone."""
@@ -49,6 +51,11 @@ class EndToEnd:
         if step(f"{self.engine}: pilot", 25, self.pilot) is None:
             return
         step(f"{self.engine}: by URI", 30, partial(self.main_run, full=full))
+        for count in SEVERAL[: 1 if self.section.dry else None]:
+            if step(f"{self.engine}: {count} workers", 25, partial(self.several, count)) != count:
+                break
+        if full and self.rate:
+            self.section.find("G13", 1e3 / self.rate, f"{self.rate:.0f} jobs/s of {self.workers} workers on one GPU")
         if full:
             step(f"{self.engine}: stages alone", 30, self.stages)
         if (self.engine, "nvjpeg") in GOALS_BESIDE:
@@ -63,27 +70,39 @@ class EndToEnd:
     def pilot(self) -> dict[str, object]:
         """A short run, to know how many jobs a timed one takes; it also builds the plan where none is kept."""
         jobs = 12 if self.section.dry else PILOT_JOBS
-        run = saturated(self.place, self.stand.load(USUAL), jobs, "pilot")
+        run = self._saturated("pilot", jobs)
         self.rate = run.jobs_per_s
         return run.told()
 
     def main_run(self, *, full: bool) -> dict[str, object]:
-        """By URI, 160 KB a photograph."""
-        gil = full and not self.section.dry
-        run = saturated(self.place, self.stand.load(USUAL), self._jobs(), "uri", gil=gil)
+        """By URI, 160 KB a photograph, one worker."""
+        run = self._saturated("uri", self._jobs(), gil=full and not self.section.dry)
         self.rate = run.jobs_per_s
         self.section.fact(f"{self.engine} by URI", run.told())
         if full:
-            self.section.find("G13", 1e3 / run.jobs_per_s, f"{run.jobs_per_s:.0f} jobs/s on one GPU; {dict(run.gpu)}")
             self._memory(run)
             if run.gil_us is not None:
                 told = f"py-spy --gil; {run.worker_cpu_ms:.2f} ms of CPU a job at {run.jobs_per_s:.0f} jobs/s"
                 self.section.find("G14", run.gil_us, told)
         return run.told()
 
+    def several(self, count: int) -> int:
+        """How many are worth it: `count` where that many on the GPU answer more than fewer did, who are kept else."""
+        jobs = 24 if self.section.dry else int(self.rate * 2 * TIMED_S)
+        run = self._saturated(f"{count}-workers", jobs, workers=count)
+        self.section.fact(f"{self.engine} by URI, {count} workers", run.told())
+        if run.jobs_per_s > self.rate:
+            self.rate, self.workers = run.jobs_per_s, count
+        return self.workers
+
+    def _saturated(self, name: str, jobs: int, weight: Weight = USUAL, **given: Any) -> Run:
+        """By as many workers as were worth it, unless another number is given."""
+        load = self.stand.load(weight, inline=given.pop("inline", False))
+        return saturated(self.place, load, jobs, name, **{"workers": self.workers, **given})
+
     def without_maps(self) -> dict[str, object]:
         """The same load, and verdicts whose maps have one cell."""
-        run = saturated(self.place, self.stand.load(USUAL), self._jobs(), "mapless", python=changed("no-maps"))
+        run = self._saturated("mapless", self._jobs(), python=changed("no-maps"))
         self.section.fact(f"{self.engine} no maps", run.told())
         told = f"{self.rate:.0f} and {run.jobs_per_s:.0f} jobs/s"
         self.section.find("G18", self.rate / run.jobs_per_s, told)
@@ -110,8 +129,7 @@ class EndToEnd:
         return rates
 
     def inline(self) -> dict[str, object]:
-        load = self.stand.load(USUAL, inline=True)
-        run = saturated(self.place, load, min(self._jobs(), 4000), "inline")
+        run = self._saturated("inline", min(self._jobs(), 6000), inline=True)
         self.section.fact(f"{self.engine} inline", run.told())
         return run.told()
 
@@ -123,7 +141,7 @@ class EndToEnd:
         return rates
 
     def heavy(self) -> dict[str, object]:
-        run = saturated(self.place, self.stand.load(Weight(side=1024, bits=3.4)), self._jobs() // 2, "heavy")
+        run = self._saturated("heavy", self._jobs() // 2, Weight(side=1024, bits=3.4))
         self.section.fact(f"{self.engine} 3.4 bits a pixel", run.told())
         return run.told()
 

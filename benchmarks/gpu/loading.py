@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import mean
 from time import monotonic
@@ -16,7 +17,7 @@ import psutil
 
 from benchmarks.gpu.machine import gpus
 from benchmarks.gpu.serving import Deployed, Load
-from benchmarks.held import Sampler
+from benchmarks.held import Sampler, Samples, thread_cpu_s, thread_names
 from benchmarks.watching import MB, machine_busy_s, processor_s
 from benchmarks.worker_run import RunFailed, verdict_of
 from demo.stand import ASSAY_WORKER, WorkerProcess
@@ -25,14 +26,17 @@ from worker.adapters.kafka_follower import KafkaFollower
 
 SILENCE_S = 60.0
 RAMP = 0.15  # of the jobs, answered before the clock starts
+LEAST_TIMED = 0.3
+FEW = 100  # jobs, as of a dry run, whose figures mean nothing
 LOOKED_AT = 200  # verdicts that are read in full
 GIL_S = 6
-INSTANCE = {"ASSAY_KAFKA__INSTANCE": "bench-0"}
+MOST_TOLD = 25  # functions and threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """`jobs_per_s` over the timed jobs; processor time in ms a job; `gil_us` Python time holding the GIL a job."""
+    """`jobs_per_s` over the timed jobs; processor time in ms a job; memory of all workers; `gil_us`: Python time
+    holding the GIL a job, and `held` where, with the CPU time by thread; those and `metrics` are the first one's."""
 
     jobs: int
     jobs_per_s: float
@@ -43,6 +47,7 @@ class Run:
     reasons: Mapping[str, int]
     result_bytes: float
     gil_us: float | None
+    held: Mapping[str, Mapping[str, float]]
     gpu: Mapping[str, float]
     metrics: str
 
@@ -103,17 +108,15 @@ def saturated(
     *,
     python: Sequence[str] = ASSAY_WORKER,
     gil: bool = False,
+    workers: int = 1,
 ) -> Run:
-    """Fill the topic with `jobs`, start a worker, and wait for all verdicts. `python`: what the interpreter is given.
-    Raises RunFailed."""
+    """Fill the topic with `jobs`, start `workers` on the GPU, and wait for all verdicts. `python`: what the interpreter
+    is given. Raises RunFailed."""
     kafka = deployed.settings.kafka
     with KafkaFollower(kafka.client_config(), [kafka.topics.results, kafka.topics.dlq]) as follower:
         deployed.fill(load, jobs, name)
-        worker = started(deployed, python)
-        try:
-            return _watched(worker, follower, jobs, gil=gil)
-        finally:
-            worker.stop()
+        with together(deployed, workers, python) as running:
+            return _watched(running, follower, jobs, gil=gil)
 
 
 def changed(change: str) -> tuple[str, ...]:
@@ -121,9 +124,28 @@ def changed(change: str) -> tuple[str, ...]:
     return ("-m", "benchmarks.gpu.changed_worker", change)
 
 
-def started(deployed: Deployed, python: Sequence[str] = ASSAY_WORKER) -> WorkerProcess:
-    stand = deployed.stand
-    return WorkerProcess.start({**stand.environment, **INSTANCE}, stand.folder / "bench-0.log", python)
+def started(
+    deployed: Deployed, python: Sequence[str] = ASSAY_WORKER, *, number: int = 0, workers: int = 1
+) -> WorkerProcess:
+    """Worker `number` of as many on the GPU, told what `assay worker --gpus 1 --processes N` tells it."""
+    stand, threads = deployed.stand, str(max(1, len(os.sched_getaffinity(0)) // workers))
+    own = {
+        "ASSAY_KAFKA__INSTANCE": f"bench-{number}",
+        "ASSAY_ENGINES__GPU_WORKERS": str(workers),
+        "ASSAY_ENGINES__DECODE_THREADS": threads,
+        "ASSAY_ENGINES__INFERENCE_THREADS": threads,
+    }
+    return WorkerProcess.start({**stand.environment, **own}, stand.folder / f"bench-{number}.log", python)
+
+
+@contextmanager
+def together(deployed: Deployed, workers: int, python: Sequence[str] = ASSAY_WORKER) -> Iterator[list[WorkerProcess]]:
+    """Some on the GPU at once, drained at the end."""
+    with ExitStack() as ends:
+        running = [started(deployed, python, number=n, workers=workers) for n in range(workers)]
+        for worker in running:
+            ends.callback(worker.stop)
+        yield running
 
 
 def shared(deployed: Deployed, load: Load, jobs: int, name: str, settings: Sequence[Mapping[str, str]]) -> float:
@@ -141,7 +163,7 @@ def shared(deployed: Deployed, load: Load, jobs: int, name: str, settings: Seque
             worker.wait_ready()
         filling = threading.Thread(target=deployed.fill, args=(load, jobs, name), daemon=True)
         filling.start()
-        heard = Heard(workers[0], follower)
+        heard = Heard(workers, follower)
         ramp, end = round(jobs * RAMP), round(jobs * (1 - RAMP))  # towards the end some have nothing left to do
         began_s = heard.until(ramp)
         ended_s = heard.until(end)
@@ -153,8 +175,8 @@ def shared(deployed: Deployed, load: Load, jobs: int, name: str, settings: Seque
 class Heard:
     """Answers as they come; few are kept, so that the reader stays fast."""
 
-    def __init__(self, worker: WorkerProcess, follower: KafkaFollower) -> None:
-        self._worker = worker
+    def __init__(self, workers: Sequence[WorkerProcess], follower: KafkaFollower) -> None:
+        self._workers = workers
         self._follower = follower
         self.count = 0
         self.bytes = 0
@@ -166,30 +188,48 @@ class Heard:
         while self.count < count:
             record = self._follower.poll(1.0)
             if record is not None:
-                self.count += 1
-                self.bytes += len(record.value)
+                self._take(record)
                 heard_s = monotonic()
-                if len(self.kept) < LOOKED_AT:
-                    self.kept.append(record)
-            elif self._worker.process.poll() is not None or monotonic() - heard_s > SILENCE_S:
-                raise RunFailed(f"{self.count} of {count} jobs were answered:\n{self._worker.log_tail()}")
+            elif (ended := self._ended()) is not None or monotonic() - heard_s > SILENCE_S:
+                told = (ended or self._workers[0]).log_tail()
+                raise RunFailed(f"{self.count} of {count} jobs were answered:\n{told}")
         return heard_s
 
+    def catch_up(self) -> None:
+        """Take what waits to be read."""
+        while (record := self._follower.poll(0.0)) is not None:
+            self._take(record)
 
-def _watched(worker: WorkerProcess, follower: KafkaFollower, jobs: int, *, gil: bool) -> Run:
-    process, heard = psutil.Process(worker.process.pid), Heard(worker, follower)
-    ramp = max(1, round(jobs * RAMP))
+    def _take(self, record: InputRecord) -> None:
+        self.count += 1
+        self.bytes += len(record.value)
+        if len(self.kept) < LOOKED_AT:
+            self.kept.append(record)
+
+    def _ended(self) -> WorkerProcess | None:
+        return next((worker for worker in self._workers if worker.process.poll() is not None), None)
+
+
+def _watched(workers: Sequence[WorkerProcess], follower: KafkaFollower, jobs: int, *, gil: bool) -> Run:
+    processes, heard = [psutil.Process(worker.process.pid) for worker in workers], Heard(workers, follower)
     with GpuWatch() as gpu:
-        began_s = heard.until(ramp)
-        worker_s, machine_s = processor_s(process), machine_busy_s()
-        sampler = _sampler(worker) if gil else None
-        ended_s = heard.until(jobs)
-        timed = jobs - ramp
-        rate = timed / (ended_s - began_s)
-        used = processor_s(process) - worker_s, machine_busy_s() - machine_s
-        resident = process.memory_info().rss / MB
-        metrics = worker.get("/metrics")
+        for worker in workers:
+            worker.wait_ready()
+        first, last = _timed_part(heard, jobs, alone=len(workers) == 1)
+        began_s = heard.until(first)
+        worker_s, machine_s = sum(map(processor_s, processes)), machine_busy_s()
+        sampler, threads = (_sampler(workers[0]), Threads(workers[0])) if gil else (None, None)
+        ended_s = heard.until(last)
+        timed = last - first
+        rate = timed / max(ended_s - began_s, 1e-9)
+        used = sum(map(processor_s, processes)) - worker_s, machine_busy_s() - machine_s
+        spent_us = threads.spent_us(timed / len(workers)) if threads else {}
+        resident = sum(process.memory_info().rss for process in processes) / MB
+        metrics = workers[0].get("/metrics")
+        heard.until(jobs)
     verdicts, reasons = read(heard.kept)
+    samples = _samples(sampler) if sampler else None
+    each = rate / len(workers)
     return Run(
         jobs=jobs,
         jobs_per_s=rate,
@@ -199,10 +239,22 @@ def _watched(worker: WorkerProcess, follower: KafkaFollower, jobs: int, *, gil: 
         verdicts=verdicts,
         reasons=reasons,
         result_bytes=heard.bytes / max(heard.count, 1),
-        gil_us=_held_us(sampler, rate) if sampler else None,
+        gil_us=samples.share / each * 1e6 if samples else None,
+        held={"CPU by thread, us": spent_us, **(_held(samples, each) if samples else {})},
         gpu=gpu.told(),
         metrics=metrics,
     )
+
+
+def _timed_part(heard: Heard, jobs: int, *, alone: bool) -> tuple[int, int]:
+    """Between which answers the time is taken: all workers take part. Raises RunFailed where too few are left."""
+    heard.catch_up()
+    first, last = heard.count + max(1, round(jobs * RAMP)), jobs if alone else round(jobs * (1 - RAMP))
+    if last - first >= jobs * LEAST_TIMED:
+        return first, last
+    if jobs >= FEW:
+        raise RunFailed(f"{heard.count} of {jobs} jobs were answered before all workers were ready: ask for more")
+    return min(first, last - 1), last
 
 
 def _sampler(worker: WorkerProcess) -> Sampler | None:
@@ -214,13 +266,37 @@ def _sampler(worker: WorkerProcess) -> Sampler | None:
         return None
 
 
-def _held_us(sampler: Sampler, rate: float) -> float | None:
-    """Python time holding the GIL a job; None where it could not be sampled, which costs no run."""
+def _samples(sampler: Sampler) -> Samples | None:
+    """None where it could not be sampled, which costs no run."""
     try:
-        return sampler.result().share / rate * 1e6
+        return sampler.result()
     except (RunFailed, OSError, subprocess.SubprocessError, ValueError) as error:
         print(f"the GIL was not sampled: {error}", flush=True)
         return None
+
+
+def _held(samples: Samples, jobs_per_s: float) -> dict[str, dict[str, float]]:
+    """Who holds the lock, us a job."""
+    by = {"thread": samples.by_thread(), "function": samples.by_function()}
+    return {
+        f"lock by {name}, us": {k: round(v / jobs_per_s * 1e6, 1) for k, v in list(found.items())[:MOST_TOLD]}
+        for name, found in by.items()
+    }
+
+
+class Threads:
+    """CPU time of a worker's threads from now on."""
+
+    def __init__(self, worker: WorkerProcess) -> None:
+        self._pid = worker.process.pid
+        self._names = thread_names(self._pid)
+        self._before = thread_cpu_s(self._pid, self._names)
+
+    def spent_us(self, jobs: float) -> dict[str, float]:
+        """A job, by thread, the most first."""
+        now = thread_cpu_s(self._pid, self._names)
+        spent = {name: round((s - self._before.get(name, 0.0)) / jobs * 1e6, 1) for name, s in now.items()}
+        return dict(sorted(spent.items(), key=lambda one: -one[1])[:MOST_TOLD])
 
 
 def read(records: list[InputRecord]) -> tuple[dict[str, int], dict[str, int]]:

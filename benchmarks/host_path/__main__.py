@@ -82,7 +82,7 @@ def _cost(place: Deployed, load: Load, likeness: Likeness, seconds: int) -> Cost
         log = place.stand.folder / f"{likeness}.log"
         worker = WorkerProcess.start(environment, log, ("-m", "benchmarks.host_path.worker"))
         try:
-            return _watched(place, load, worker, Heard(worker, follower), likeness, seconds)
+            return _watched(place, load, worker, Heard([worker], follower), likeness, seconds)
         finally:
             worker.stop()
 

@@ -31,7 +31,7 @@ from engines.gpu.plans import BUILD_EFFORT, BuildOptions, kept_plan, load_plan, 
 from engines.gpu.resample import Source
 from engines.gpu.slots import LoadedPlan, Slot
 from engines.manifest import EngineManifest
-from engines.plan_files import PlanFolder
+from engines.plan_files import PlanFolder, PlanHeader
 from engines.runner import OUTPUT_NAMES, EncoderOutputs, EngineInfo, empty_outputs, joined
 
 _MIB: Final = 1 << 20
@@ -316,11 +316,23 @@ def _engine(
     header, kept = kept_plan(graph, manifest, device.capability, plans, options)
     engine = load_plan(kept) if kept is not None else None
     if engine is None:
-        plan = plan_now(graph, manifest, header, plans, options)
-        engine = load_plan(plan)
-        plans.write(header, plan)
+        engine = _built(graph, manifest, header, plans, options)
     if engine is None:
         fix = "use the openvino backend, and report the engine, the GPU and TensorRT's version"
         message = f"{manifest.name}: a plan that was just built for {device.name} does not load"
         raise EngineRefused(RefusalCode.OUTPUTS_UNEXPECTED, message, fix)
+    return engine
+
+
+def _built(
+    graph: DeviceGraph, manifest: EngineManifest, header: PlanHeader, plans: PlanFolder, options: BuildOptions
+) -> Any:
+    """By this process, or by another on the same GPU in the meantime."""
+    with plans.alone(header):
+        kept = plans.read(header)
+        engine = load_plan(kept) if kept is not None else None
+        if engine is None:
+            plan = plan_now(graph, manifest, header, plans, options)
+            engine = load_plan(plan)
+            plans.write(header, plan)
     return engine

@@ -214,6 +214,7 @@ ROWS: dict[str, Callable[[], Row]] = {
 }
 BESIDE = {"beside examining": examining, "beside counting": counting}
 _JPEGS: list[Jpegs] = []
+_KEPT: list[Row] = []  # measured; taken down in any order, images after their stream, they end the process
 
 
 def row(name: str, device: Device) -> str:
@@ -238,6 +239,7 @@ def _worker() -> float:
 
 def measured(name: str) -> str:
     made = ROWS[name]()
+    _KEPT.append(made)
     around: Any = next((begin() for ending, begin in BESIDE.items() if name.endswith(ending)), nullcontext())
     with around:
         began, cpu, done, refused = time.perf_counter(), time.process_time(), 0, 0

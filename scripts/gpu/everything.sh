@@ -23,7 +23,7 @@ session     60   90 $python scripts/gpu/first_contact.py session
 decode     100  130 bench decode 110
 resnet     300  330 bench engines-resnet50 310
 vit        220  270 bench engines-vit 250
-e2e        330  380 bench e2e 350
+e2e        390  450 bench e2e 420
 latency    190  230 bench latency 210
 gallery     50   90 bench gallery 70
 e2e-vit    170  220 bench e2e-vit 200
@@ -38,7 +38,7 @@ life       420  480 bench engine-life 460
 declare -A groups=(
   [path]="contact probe tests session decode"   # 410 s: is it right, and where does decoding lose
   [engines]="resnet vit"                        # 520 s: G2, G3, G4, G9, G10, G19, G23
-  [serving]="e2e latency"                       # 520 s: G1, G7, G8, G11, G13, G14, G16, G18, G19, G20, G22
+  [serving]="e2e latency"                       # 580 s: G1, G7, G8, G11, G13, G14, G16, G18, G19, G20, G22
   [rest]="gallery e2e-vit transact drill faults" # 540 s: G15, G17, G22, engines that must not serve, the device's faults
   [long]="accuracy demo"                        # 590 s: G5, and the demo on the GPU
   [life]="life e2e-demo"                        # 530 s: a release of plans from import to rollback, G20's swap

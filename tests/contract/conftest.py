@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 BUCKETS = ("goods", "kept", "unlisted")
 
 
 @pytest.fixture(scope="session")
 def s3_service() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer  # here, since a GPU host runs tests of this folder without it
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -23,6 +23,8 @@ def s3_service() -> Iterator[str]:
 @pytest.fixture
 def s3_endpoint(s3_service: str) -> str:
     """The endpoint of a service whose buckets are there and empty."""
+    import boto3
+
     client = boto3.client(
         "s3",
         endpoint_url=s3_service,

@@ -77,11 +77,21 @@ def test_each_gpu_has_an_instance_a_port_and_its_share_of_the_cores() -> None:
         "ASSAY_KAFKA__INSTANCE": "host-1-gpu1",
         "ASSAY_OBSERVE__PORT": "9101",
         "ASSAY_ENGINES__BACKEND": "tensorrt",
+        "ASSAY_ENGINES__GPU_WORKERS": "1",
         "ASSAY_ENGINES__DECODE_THREADS": "8",
         "ASSAY_ENGINES__INFERENCE_THREADS": "8",
         "CUDA_VISIBLE_DEVICES": "GPU-abc",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
+
+
+def test_several_on_a_gpu_share_its_memory_and_the_cores() -> None:
+    given = shares(SETTINGS, ["0", "1"], 16, each=2)
+    assert [share.name for share in given] == [f"host-1-gpu{gpu}-p{n}" for gpu in (0, 1) for n in (0, 1)]
+    assert [share.environment["CUDA_VISIBLE_DEVICES"] for share in given] == ["0", "0", "1", "1"]
+    assert [share.environment["ASSAY_OBSERVE__PORT"] for share in given] == ["9100", "9101", "9102", "9103"]
+    assert {share.environment["ASSAY_ENGINES__GPU_WORKERS"] for share in given} == {"2"}
+    assert {share.environment["ASSAY_ENGINES__DECODE_THREADS"] for share in given} == {"4"}
 
 
 def test_what_somebody_chose_is_not_divided_and_a_free_port_stays_free() -> None:

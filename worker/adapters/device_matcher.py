@@ -53,14 +53,21 @@ Floats = NDArray[np.float32]
 
 class DeviceMatcher:
     """Implements ports.Matcher. Any thread but the device's own may call it; `limit_bytes` (None: what may be taken of
-    the GPU) bounds the mirror."""
+    the GPU, divided by the `workers` on it) bounds the mirror."""
 
-    def __init__(self, device: Device, *, limit_bytes: int | None = None, search_from: int = SEARCH_FROM_ROWS) -> None:
+    def __init__(
+        self,
+        device: Device,
+        *,
+        limit_bytes: int | None = None,
+        workers: int = 1,
+        search_from: int = SEARCH_FROM_ROWS,
+    ) -> None:
         self._device = device
         searches = device.capability >= NEEDS
         self._kernels = device.run(lambda: _Kernels(device, searches=searches))
         if limit_bytes is None:
-            limit_bytes = int(GALLERY_SHARE * allowance(*device.run(device.memory_bytes)))
+            limit_bytes = int(GALLERY_SHARE * allowance(*device.run(device.memory_bytes))) // workers
         search_from = search_from if searches else 1 << 62
         self._gallery = DeviceGallery(device, limit_bytes=limit_bytes, search_from=search_from)
         self._host = HostLooks()
@@ -191,11 +198,11 @@ class DeviceMatcher:
         return [_deviation(next(found)) if place.patches else None for place in placed]
 
 
-def open_matcher(device: Device | None, closing: ExitStack) -> Matcher:
-    """On the device where there is one, else on the host."""
+def open_matcher(device: Device | None, closing: ExitStack, *, workers: int) -> Matcher:
+    """On the device where there is one, of which `workers` make use, else on the host."""
     if device is None:
         return NumpyMatcher()
-    matcher = DeviceMatcher(device)
+    matcher = DeviceMatcher(device, workers=workers)
     closing.callback(matcher.close)
     return matcher
 

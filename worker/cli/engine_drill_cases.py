@@ -223,10 +223,13 @@ def unloadable(scratch: Scratch) -> Seen:
 
 
 def not_a_number(scratch: Scratch) -> Seen:
-    """Weights that are no numbers, signed by a trusted key."""
+    """Weights that are no numbers, signed by a trusted key; but INT8's scales, with which TensorRT builds nothing."""
     graph = onnx.load_from_string(scratch.good.model)
+    scales = {node.input[1] for node in graph.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     for weights in graph.graph.initializer:
-        if weights.data_type == onnx.TensorProto.FLOAT and (values := numpy_helper.to_array(weights)).ndim > 0:
+        if weights.name in scales or weights.data_type != onnx.TensorProto.FLOAT:
+            continue
+        if (values := numpy_helper.to_array(weights)).ndim > 0:
             spoilt = numpy_helper.from_array(np.full_like(values, np.nan), weights.name)
             weights.CopyFrom(spoilt)
     return in_child(scratch, laid(scratch, "nan", graph.SerializeToString()))

@@ -1,4 +1,4 @@
-"""`assay worker`: run one worker process, or one a GPU under a supervisor."""
+"""`assay worker`: run one worker process, or one or more a GPU under a supervisor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def worker(
         str | None, typer.Option(help="One process a GPU: all, a count, or numbers such as 0,2 (3, for that one).")
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="As many processes on the CPU, which share its cores.")
+        int | None,
+        typer.Option(min=1, help="As many processes on each GPU, or without --gpus on the CPU."),
     ] = None,
 ) -> None:
     """Take jobs from Kafka and answer them until SIGTERM, then drain what is in flight and exit with 0.
@@ -48,12 +49,9 @@ def _supervise(settings: Settings, among: Sequence[Share]) -> int:
 
 def _shares(settings: Settings, gpus: str | None, processes: int | None) -> list[Share]:
     cores = len(os.sched_getaffinity(0))
-    if processes is None:
-        assert gpus is not None  # noqa: S101 (the caller has one of the two)
-        return shares(settings, _gpus(gpus), cores)
     if gpus is not None:
-        raise ConfigurationError("--gpus and --processes are both given: leave one away")
-    return cpu_shares(settings, processes, cores)
+        return shares(settings, _gpus(gpus), cores, processes or 1)
+    return cpu_shares(settings, processes or 1, cores)
 
 
 def _gpus(wanted: str) -> list[str]:
