@@ -36,10 +36,11 @@ from worker.app import open_database, open_encoder, open_gallery, open_images
 from worker.cli.submission import build_job
 from worker.core.evidence import JobEvidence, ViewProbe
 from worker.core.gallery import GallerySnapshot
-from worker.core.matching import NumpyMatcher, nearest_skus
+from worker.core.matching import MatchRequest, NumpyMatcher
 from worker.judging import JudgeStage
 from worker.observe import Meter
 from worker.outcomes import Judged, Outcome
+from worker.ports import Matcher
 from worker.settings import Settings
 from worker.tracing import no_traces
 from worker.work import Embedded, Received
@@ -93,7 +94,7 @@ def stage_rates(deployment: Deployment, goods: Goods) -> list[StageRate]:
     with ExitStack() as closing:
         gallery = open_gallery(settings)
         closing.callback(gallery.close)
-        judging = judging_rates(settings, received, probes, gallery.snapshot(TENANT))
+        judging = judging_rates(settings, received, probes, gallery.snapshot(TENANT), NumpyMatcher())
     return [parse, fetch, *_inside(deployment, parsed), encoding, *judging]
 
 
@@ -161,12 +162,16 @@ def _encoding(settings: Settings, jobs: Sequence[AuthenticationJob]) -> tuple[St
 
 
 def judging_rates(
-    settings: Settings, received: Sequence[Received], probes: Sequence[list[ViewProbe]], snapshot: GallerySnapshot
+    settings: Settings,
+    received: Sequence[Received],
+    probes: Sequence[list[ViewProbe]],
+    snapshot: GallerySnapshot,
+    matcher: Matcher,
 ) -> list[StageRate]:
     """Matching, judging and settling in PostgreSQL, over jobs whose probes are given."""
     count = len(received)
-    pairs = list(zip(received, probes, strict=True))
-    match, embedded = timed("match", count, lambda: [_embedded(job, views, snapshot) for job, views in pairs])
+    groups = _chunks(list(zip(received, probes, strict=True)), GROUP_JOBS)
+    match, embedded = timed("match", count, lambda: [e for g in groups for e in _embedded(g, snapshot, matcher)])
     stage = JudgeStage(evidence=NoEvidence(), keep="off", build="bench", meter=Meter(), trace=no_traces)
     judge, outcomes = timed("judge", count, lambda: [o for g in _chunks(embedded, GROUP_JOBS) for o in stage(g)])
     results = PostgresResults(open_database(settings), group="bench", topics=settings.kafka.topics)
@@ -183,17 +188,21 @@ def _settle(results: PostgresResults, outcomes: Sequence[Outcome]) -> None:
         results.settle(group)
 
 
-def _embedded(received: Received, probes: Sequence[ViewProbe], snapshot: GallerySnapshot) -> Embedded:
-    job = received.job
-    matches = tuple(NumpyMatcher().match(job, probes, snapshot))
-    evidence = JobEvidence(
-        job=job,
-        matches=matches,
-        unusable=(),
-        nearest_skus=nearest_skus(matches, snapshot, category=job.category),
-        gallery_revision=snapshot.revision,
-    )
-    return Embedded(received=received, evidence=evidence, policy=snapshot.policy)
+def _embedded(
+    group: Sequence[tuple[Received, list[ViewProbe]]], snapshot: GallerySnapshot, matcher: Matcher
+) -> list[Embedded]:
+    requests = [MatchRequest(job=received.job, probes=probes, gallery=snapshot) for received, probes in group]
+    made = []
+    for (received, _), matches in zip(group, matcher.match_many(requests), strict=True):
+        evidence = JobEvidence(
+            job=received.job,
+            matches=tuple(matches),
+            unusable=(),
+            nearest_skus=matcher.nearest_skus(matches, snapshot, category=received.job.category),
+            gallery_revision=snapshot.revision,
+        )
+        made.append(Embedded(received=received, evidence=evidence, policy=snapshot.policy))
+    return made
 
 
 def polled(sent: Encoded | OutputRecord, offset: int) -> InputRecord:

@@ -119,6 +119,11 @@ class Fakes:
             fakes.pinned.append((made.ctypes.data, made.ctypes.data + made.nbytes))
             return made
 
+        def registered(array: Any) -> Any:
+            place = (array.ctypes.data, array.ctypes.data + array.nbytes)
+            fakes.pinned.append(place)
+            return types.SimpleNamespace(base=types.SimpleNamespace(unregister=lambda: fakes.pinned.remove(place)))
+
         def to_host(rows: Any, source: Any, stream: Any) -> None:
             begin = rows.ctypes.data
             assert any(b <= begin and begin + rows.nbytes <= e for b, e in fakes.pinned), "the thread would wait here"
@@ -136,6 +141,7 @@ class Fakes:
             event_flags=types.SimpleNamespace(DISABLE_TIMING=2, BLOCKING_SYNC=1),
             mem_get_info=lambda: (fakes.free_bytes, 100 << 30),
             pagelocked_empty=pinned,
+            register_host_memory=registered,
             memcpy_htod_async=lambda to, rows, stream: copy(int(to), rows.ctypes.data, rows.nbytes),
             memcpy_dtoh_async=to_host,
             memset_d8_async=lambda at, value, size, stream: ctypes.memset(int(at), value, size),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
@@ -19,6 +20,8 @@ from benchmarks.gpu.worker_decode import open_decode, rate_of
 from demo.stand import TENANT
 from schemas.codec import parse_job
 from schemas.job import AuthenticationJob
+from worker.adapters.device_matcher import open_matcher
+from worker.adapters.encoder import SessionEncoder
 from worker.adapters.kafka import KafkaSource
 from worker.adapters.kafka_sender import KafkaSender
 from worker.app import open_encoder, open_gallery, open_images
@@ -38,14 +41,16 @@ def stage_rates(deployed: Deployed, load: Load, *, dry: bool) -> dict[str, float
         parsed = _timed(rates, "parse", jobs_wanted, lambda: [parse_job(r, max_bytes=MOST_BYTES) for r in records])
         blobs = _timed(rates, "fetch", jobs_wanted, lambda: _fetched(deployed, parsed))
         _decode(rates, blobs, dry)
-        encoding, probes = _encoded(deployed, parsed, blobs)
-        rates["encode"] = encoding
         received = [stages.received_of(record, job) for record, job in zip(records, parsed, strict=True)]
-        gallery = open_gallery(deployed.settings)
-        try:
-            judging = stages.judging_rates(deployed.settings, received, probes, gallery.snapshot(TENANT))
-        finally:
-            gallery.close()
+        with ExitStack() as closing:
+            encoder = open_encoder(deployed.settings)
+            closing.callback(encoder.close)
+            rates["encode"], probes = _encoded(deployed, encoder, parsed, blobs)
+            gallery = open_gallery(deployed.settings)
+            closing.callback(gallery.close)
+            matcher = open_matcher(encoder.device, closing, workers=1)
+            snapshot = gallery.snapshot(TENANT)
+            judging = stages.judging_rates(deployed.settings, received, probes, snapshot, matcher)
     rates |= {rate.stage: rate.jobs_per_second for rate in judging}
     return {name: round(rate, 1) for name, rate in rates.items()}
 
@@ -131,11 +136,10 @@ def _decode(rates: dict[str, float], blobs: Sequence[list[bytes]], dry: bool) ->
 
 
 def _encoded(
-    deployed: Deployed, jobs: Sequence[AuthenticationJob], blobs: Sequence[list[bytes]]
+    deployed: Deployed, encoder: SessionEncoder, jobs: Sequence[AuthenticationJob], blobs: Sequence[list[bytes]]
 ) -> tuple[float, list[list[ViewProbe]]]:
     """Decode and inference as the worker overlaps them, batches of its size in flight."""
     settings = deployed.settings
-    encoder = open_encoder(settings)
     requests = [
         stages.ViewToRead(tenant=TENANT, view=view, data=data, encoder=settings.engines.default_encoder)
         for job, views in zip(jobs, blobs, strict=True)
@@ -151,11 +155,8 @@ def _encoded(
                 made += pending.pop(0).result()
         return made + [probe for one in pending for probe in one.result()]
 
-    try:
-        work()
-        rate, found = stages.timed("encode", len(jobs), work)
-    finally:
-        encoder.close()
+    work()
+    rate, found = stages.timed("encode", len(jobs), work)
     views = iter(found)
     return rate.jobs_per_second, [
         [p for p in islice(views, len(job.views)) if isinstance(p, ViewProbe)] for job in jobs

@@ -93,6 +93,9 @@ class Driver:
     def pagelocked_empty(self, shape: Any, dtype: Any) -> NDArray[Any]:
         return np.zeros(shape, dtype)
 
+    def register_host_memory(self, array: NDArray[Any]) -> Any:
+        return types.SimpleNamespace(base=types.SimpleNamespace(unregister=lambda: None))
+
     def to_device(self, array: NDArray[Any]) -> Memory:
         return Memory(array.nbytes)
 

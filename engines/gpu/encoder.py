@@ -102,8 +102,7 @@ class DeviceEncoder:
         if _wanted(plan, options) > free:
             raise _too_large(plan, options, free)
         shapes = {name: plan.output(name) for name in OUTPUT_NAMES}
-        pinned = partial(cuda.pagelocked_empty, dtype=np.uint8)
-        self._lender = Lender(shapes, pinned, options.slots + _READ_LATER)
+        self._lender = Lender(shapes, options.slots + _READ_LATER)
         try:
             self._all = [Slot(cuda, plan, self._device, self._lender) for _ in range(options.slots)]
         except Exception as error:

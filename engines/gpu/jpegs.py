@@ -130,6 +130,7 @@ class Jpegs:
         """Let go of everything on the device."""
         self._stages.clear()
         self._decoder = None
+        del self._stream
 
     def _decoded(self, stage: Stage, photographs: Sequence[Photograph]) -> list[Any | None]:
         """The largest buffers go to the largest photographs, so that they seldom grow."""

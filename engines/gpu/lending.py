@@ -1,8 +1,13 @@
 """Pinned memory that a batch's results lie in for as long as anyone has a part of them: it comes back by itself when
-the last array over it is gone. So results are copied once, by the device."""
+the last array over it is gone. So results are copied once, by the device.
+
+It is the host's own, pinned from its first loan until the lender closes: what somebody has a part of lives on. What
+CUDA itself allocates can be freed in the device's thread alone, and the last part of it goes in any.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import queue
 import weakref
@@ -13,6 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ALIGNMENT: Final = 256
+_PAGE_BYTES: Final = 4096
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned:
+    """uint8 [n] that the device copies to without holding up its thread, until `unpin` is called in that thread."""
+
+    array: NDArray[np.uint8]
+    unpin: Callable[[], object]
+
+
+def pinned(size_bytes: int) -> Pinned:
+    """In the device's thread."""
+    import pycuda.driver as cuda
+
+    whole = np.empty(size_bytes + _PAGE_BYTES, np.uint8)
+    first = -whole.ctypes.data % _PAGE_BYTES
+    array = whole[first : first + size_bytes]
+    return Pinned(array=array, unpin=cuda.register_host_memory(array).base.unregister)
 
 
 class _Lent:
@@ -25,17 +49,18 @@ class _Lent:
 
 class Lender:
     """Blocks for arrays of these `shapes`, by name. At most `most` are pinned; whoever wants another while all are lent
-    gets memory that is not. `pinned` makes uint8 [n]. Taken in one thread."""
+    gets memory that is not. Made, taken of and closed in the device's thread."""
 
     def __init__(
         self,
         shapes: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],
-        pinned: Callable[[int], NDArray[np.uint8]],
         most: int,
+        make: Callable[[int], Pinned] = pinned,
     ) -> None:
         self._shapes = shapes
-        self._pinned = pinned
+        self._make = make
         self._left = most
+        self._pinned: list[Pinned] = []
         self._back: queue.SimpleQueue[NDArray[np.uint8]] = queue.SimpleQueue()
         self._bytes = sum(_padded(shape, dtype) for shape, dtype in shapes.values())
 
@@ -57,8 +82,11 @@ class Lender:
         return arrays
 
     def close(self) -> None:
-        """Let go of what has come back."""
+        """Whoever has arrays still keeps them, in memory like any other."""
         self._left = 0
+        for block in self._pinned:
+            block.unpin()
+        self._pinned.clear()
         while not self._back.empty():
             self._back.get()
 
@@ -70,7 +98,8 @@ class Lender:
             pass
         if self._left:
             self._left -= 1
-            return self._pinned(self._bytes)
+            self._pinned.append(self._make(self._bytes))
+            return self._pinned[-1].array
         return None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.gpu.lending import Lender
+from engines.gpu.lending import Lender, Pinned
 
 SHAPES = {"embedding": ((4, 7), np.dtype(np.float32)), "attention": ((4, 3, 3), np.dtype(np.float16))}
 
@@ -19,12 +19,18 @@ def made() -> list[NDArray[np.uint8]]:
 
 
 @pytest.fixture
-def lender(made: list[NDArray[np.uint8]]) -> Lender:
-    def pinned(size: int) -> NDArray[np.uint8]:
-        made.append(np.zeros(size, np.uint8))
-        return made[-1]
+def unpinned() -> list[int]:
+    return []
 
-    return Lender(SHAPES, pinned, 2)
+
+@pytest.fixture
+def lender(made: list[NDArray[np.uint8]], unpinned: list[int]) -> Lender:
+    def pinned(size: int) -> Pinned:
+        number, array = len(made), np.zeros(size, np.uint8)
+        made.append(array)
+        return Pinned(array=array, unpin=lambda: unpinned.append(number))
+
+    return Lender(SHAPES, 2, pinned)
 
 
 def test_arrays_of_one_block_lie_apart(lender: Lender, made: list[NDArray[np.uint8]]) -> None:
@@ -54,3 +60,15 @@ def test_when_all_are_lent_memory_that_is_not_pinned_is_given(lender: Lender, ma
     assert pinned == (True, True, False)
     assert len(made) == 2
     assert not any(np.shares_memory(block, kept[2]["embedding"]) for block in made)
+
+
+def test_what_is_lent_at_the_end_is_unpinned_and_lives_on(
+    lender: Lender, made: list[NDArray[np.uint8]], unpinned: list[int]
+) -> None:
+    kept = lender.take()[0]["embedding"]
+    lender.take()
+    gc.collect()
+    kept[:] = 3
+    lender.close()
+    assert sorted(unpinned) == [0, 1]
+    assert (kept == 3).all() and np.shares_memory(made[0], kept)
