@@ -91,7 +91,7 @@ def fill(database: Engine, rng: np.random.Generator, hashes: int) -> list[ViewPr
             connection.execute(probe_embeddings.insert(), vectors)
         kept += probes[:: max(1, len(probes) // 200)]
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("ANALYZE assay.probe_images, assay.probe_embeddings"))
+        connection.execute(text("ANALYZE assay.known_photographs, assay.probe_embeddings"))
     return kept
 
 

@@ -176,7 +176,23 @@ probe_images = table(
     may("subject", TEXT, "The physical item, where the sender names it."),
     must("at", TIME, "When the job was judged (UTC)."),
     Index("ix_probe_images_tenant_sha256", "tenant", "sha256"),
-    Index("ix_probe_images_bands", "bands", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+)
+
+known_photographs = table(
+    "known_photographs",
+    "Photographs of judged jobs, once each SKU, subject and embedding space: what a new one is compared with.",
+    must("tenant", TEXT, "Who asked.", primary_key=True),
+    must("sha256", BYTES, "SHA-256 of the photograph's bytes.", primary_key=True),
+    must("sku", TEXT, "The SKU that the job claims.", primary_key=True),
+    must("subject", TEXT, "The physical item, empty where the sender names none.", primary_key=True),
+    must("space", TEXT, "The embedding space of the job's probe of it.", primary_key=True),
+    must("phash", BIGINT, "64-bit perceptual hash, as a signed number."),
+    must("bands", INTEGERS, "The perceptual hash in five pieces, each with its place: equal pieces find near copies."),
+    must("job_id", TEXT, "The first job with it that is still there."),
+    must("view", TEXT, "The view's role in that job."),
+    must("at", TIME, "When that job was judged (UTC)."),
+    Index("ix_known_photographs_bands", "bands", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+    Index("ix_known_photographs_tenant_job_id", "tenant", "job_id"),
 )
 
 probe_embeddings = table(

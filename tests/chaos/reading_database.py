@@ -87,6 +87,7 @@ STRAYS = (
     _hanging("assay.view_results"),
     _hanging("assay.attention_maps"),
     _of_no_verdict("assay.probe_images"),
+    _of_no_verdict("assay.known_photographs"),
     _of_no_verdict("assay.probe_embeddings"),
     Strays(
         invariant="I11",

@@ -294,6 +294,19 @@ def test_a_second_look_at_the_same_item_is_no_reuse(store: ResultStore) -> None:
     assert reuse(store, ("old", "SKU-2", None, "one")) == [[]]  # the job itself, redelivered
 
 
+def test_a_photograph_that_often_came_under_its_own_sku_is_still_found_under_another(store: ResultStore) -> None:
+    for number in range(12):
+        keep(store, f"own-{number}", "SKU-2", f"serial-{number % 3}" if number % 2 else None, "one")
+        keep(store, f"near-{number}", "SKU-2", None, 0xF0F0_1234)
+    assert reuse(store, ("new", "SKU-2", None, "one"), ("newer", "SKU-2", None, 0xF0F0_1235)) == [[], []]
+    for sku in ("SKU-1", "SKU-3"):
+        keep(store, f"of {sku}", sku, None, "one")
+        keep(store, f"near of {sku}", sku, None, 0xF0F0_1236)
+        (exact,), (near,) = reuse(store, ("new", "SKU-2", None, "one"), ("newer", "SKU-2", None, 0xF0F0_1235))
+        assert (exact[1], near[1]) == (True, False)
+        assert exact[0].startswith("of ") and near[0].startswith("near of ")
+
+
 def test_a_near_hash_of_another_sku_is_a_copy_where_the_embeddings_agree(store: ResultStore) -> None:
     look = 0xF0F0_1234_5678_9ABC
     spread = 1 | 1 << 14 | 1 << 28 | 1 << 63  # one bit in four of the five bands

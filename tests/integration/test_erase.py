@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 from ledger_parts import KEY, new_tenant, one_database
-from outcome_builders import Topics, a_job, hex_digest, judged, rejected
+from outcome_builders import Topics, a_job, a_probe, an_evidence, hex_digest, judged, rejected
 from sqlalchemy import Engine, make_url, text
 
 from devstack import Addresses
@@ -44,6 +44,7 @@ LEFT = (
     "view_results",
     "attention_maps",
     "probe_images",
+    "known_photographs",
     "probe_embeddings",
     "dead_letters",
     "reviews",
@@ -283,6 +284,27 @@ def test_a_photograph_that_another_job_needs_stays(deployment: Deployment) -> No
         connection.execute(text(same), mine)
     assert deployment.erase("a").photographs == 0
     assert deployment.erase("b").photographs == 1
+
+
+def test_a_photograph_is_known_by_the_next_job_that_showed_it(deployment: Deployment) -> None:
+    """And by none once all of those are erased."""
+    show = {name: deployment.job(name, sku="SKU-1") for name in ("a", "b", "c")}
+    probe = a_probe(photograph="one")
+    for number, (name, job) in enumerate(show.items()):
+        moment = datetime(2026, 11, number + 1, tzinfo=UTC)
+        deployment.settle(judged(number, job, evidence=an_evidence(job, probe), judged_at=moment))
+        assert bool(deployment.left(name).get("known_photographs")) == (name == "a")
+    results = PostgresResults(deployment.database, group="group", topics=Topics())
+    again = an_evidence(deployment.job("new", sku="SKU-2"), probe)
+
+    def known_by() -> list[str]:
+        return [hit.other for hit in results.reused([again])[0] if hit.exact]
+
+    assert known_by() == ["a"]
+    deployment.erase("a")
+    assert known_by() == ["b"]
+    deployment.erase("b", "c")
+    assert known_by() == []
 
 
 def test_a_deletion_without_a_record_is_found(deployment: Deployment) -> None:

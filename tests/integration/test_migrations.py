@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from alembic.util.exc import CommandError
-from outcome_builders import NOON, Topics, a_job, judged, rejected
+from outcome_builders import NOON, Topics, a_job, a_probe, an_evidence, judged, rejected
 from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
@@ -79,11 +79,26 @@ def test_up_down_and_up_again(empty_database_url: str) -> None:
 
 def test_every_single_step_down_and_up_again(empty_database_url: str) -> None:
     upgrade(empty_database_url)
-    for revision in ("0008", "0007", "0006", "0005", "0004", "0003", "0002", "0001"):
+    for revision in ("0011", "0010", "0009", "0008", "0007", "0006", "0005", "0004", "0003", "0002", "0001"):
         downgrade(empty_database_url, revision)
         assert current(empty_database_url) == revision
     upgrade(empty_database_url)
     check(empty_database_url)
+
+
+def test_what_was_judged_before_is_known_afterwards(empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+    for number, (job_id, sku) in enumerate((("a", "SKU-1"), ("b", "SKU-1"), ("c", "SKU-2"))):
+        evidence = an_evidence(a_job(job_id, sku=sku), a_probe(photograph="one"))
+        settle(empty_database_url, judged(number, evidence.job, evidence=evidence))
+    known = text("SELECT * FROM assay.known_photographs ORDER BY sku")
+    with transaction(empty_database_url) as connection:
+        before = connection.execute(known).all()
+    assert [row.job_id for row in before] == ["a", "c"]
+    downgrade(empty_database_url, "0011")
+    upgrade(empty_database_url)
+    with transaction(empty_database_url) as connection:
+        assert connection.execute(known).all() == before
 
 
 def test_many_may_migrate_at_once(empty_database_url: str) -> None:
@@ -169,7 +184,7 @@ def test_the_worker_can_settle_but_not_change_what_it_said(database_url: str) ->
     assert first.topic == Topics.results
     assert letter.topic == Topics.dlq
     with as_role(database_url, "assay_worker") as connection:
-        for table in ("verdicts", "view_results", "attention_maps", "probe_images"):
+        for table in ("verdicts", "view_results", "attention_maps", "probe_images", "known_photographs"):
             assert denied(connection, f"DELETE FROM assay.{table}")  # noqa: S608 # names of this test
             assert denied(connection, f"UPDATE assay.{table} SET tenant = 'x'")  # noqa: S608 # names of this test
         assert denied(connection, "DELETE FROM assay.jobs")

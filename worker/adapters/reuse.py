@@ -25,12 +25,16 @@ _BITS = "bit_count((seen.phash # probe.phash)::bit(64))"
 _VISIBLE = """seen.state <> 'draft' AND (seen.tenant = probe.tenant OR EXISTS (SELECT
         FROM assay.reference_grants AS share WHERE share.owner = seen.tenant AND share.grantee = probe.tenant))"""
 
-# Each search has its own index. A subject that is null differs from nothing. A retired reference is still a known
+_EQUAL = """SELECT seen.job_id FROM assay.known_photographs AS seen WHERE seen.tenant = probe.tenant
+        AND seen.sha256 = probe.sha256 AND seen.job_id <> probe.job_id AND seen.at < probe.until"""
+
+# Each search has its own index. A subject that is empty differs from nothing. A retired reference is still a known
 # photograph; a draft is nobody's yet.
 FIND = text(
     f"""
 WITH probe AS MATERIALIZED (
-    SELECT position, tenant, job_id, sku, subject, view, space, sha256, phash, ARRAY[{_BAND_NAMES}] AS bands,
+    SELECT position, tenant, job_id, sku, coalesce(subject, '') AS subject, view, space, sha256, phash,
+        ARRAY[{_BAND_NAMES}] AS bands,
         CASE WHEN again THEN coalesce((SELECT min(own.at) FROM assay.probe_images AS own
             WHERE own.tenant = given.tenant AND own.job_id = given.job_id), 'infinity') ELSE 'infinity' END AS until
     FROM unnest(CAST(:position AS int[]), CAST(:tenant AS text[]), CAST(:job_id AS text[]), CAST(:sku AS text[]),
@@ -40,17 +44,18 @@ WITH probe AS MATERIALIZED (
 )
 SELECT probe.position, probe.view, 'job' AS kind, hit.job_id AS other, true AS exact, CAST(NULL AS halfvec) AS embedding
 FROM probe CROSS JOIN LATERAL (
-    SELECT seen.job_id FROM assay.probe_images AS seen
-    WHERE seen.tenant = probe.tenant AND seen.sha256 = probe.sha256 AND seen.job_id <> probe.job_id
-        AND seen.at < probe.until AND (seen.sku <> probe.sku OR seen.subject <> probe.subject)
+    ({_EQUAL} AND seen.sku < probe.sku LIMIT 1)
+    UNION ALL ({_EQUAL} AND seen.sku > probe.sku LIMIT 1)
+    UNION ALL ({_EQUAL} AND seen.sku = probe.sku AND '' NOT IN (seen.subject, probe.subject)
+        AND seen.subject <> probe.subject LIMIT 1)
     LIMIT 1
 ) AS hit
 UNION ALL
 SELECT probe.position, probe.view, 'job', hit.job_id, false, vector.embedding
 FROM probe CROSS JOIN LATERAL (
-    SELECT seen.tenant, seen.job_id, seen.view FROM assay.probe_images AS seen
-    WHERE seen.bands && probe.bands AND seen.tenant = probe.tenant AND seen.job_id <> probe.job_id
-        AND seen.at < probe.until AND seen.sku <> probe.sku AND {_BITS} <= :bits
+    SELECT seen.tenant, seen.job_id, seen.view FROM assay.known_photographs AS seen
+    WHERE seen.bands && probe.bands AND seen.tenant = probe.tenant AND seen.space = probe.space
+        AND seen.job_id <> probe.job_id AND seen.at < probe.until AND seen.sku <> probe.sku AND {_BITS} <= :bits
     ORDER BY {_BITS} LIMIT {CANDIDATES}
 ) AS hit
 JOIN assay.probe_embeddings AS vector
