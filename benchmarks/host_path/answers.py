@@ -8,6 +8,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.gpu.deviating import OVERLAY
 from engines.manifest import EngineManifest
 from engines.preprocess import Preprocessing
 from engines.quality import BLOCK, HASH_SIDE
@@ -40,12 +41,13 @@ MANIFEST: Final = EngineManifest(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """By kind. `outputs` of the engine and `measured` of the kernels, by name; `comparison` and `cells`."""
+    """By kind. `outputs` of the engine and `measured` of the kernels, by name; `comparison`, `cells` and `overlay`."""
 
     outputs: dict[str, NDArray[np.float32]]
     measured: dict[str, NDArray[np.generic]]
     comparison: tuple[float, float, float, float]  # scalar, mean distance, aligned, finite
     cells: NDArray[np.float32]
+    overlay: NDArray[np.float32]  # of a pair: inliers, and twice an affine that moves nothing
     cosines: NDArray[np.float32]
 
 
@@ -62,6 +64,7 @@ def answers_of(likeness: Likeness, seed: int = 1) -> Answers:
         measured=_measured(rng),
         comparison=(1.3, 0.1, 1.0, 1.0) if near else (4.0, 0.5, 0.0, 1.0),
         cells=(rng.random((KINDS, rows * columns)) * (1.5 if near else 5.0)).astype(np.float32),
+        overlay=np.array([rows * columns * (0.9 if near else 0.2), *[0.0] * (OVERLAY - 1)], np.float32).round(),
         cosines=((0.9 if near else 0.3) + 0.05 * rng.random(KINDS)).astype(np.float32),
     )
 

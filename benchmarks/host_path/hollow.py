@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.host_path.answers import KINDS, MANIFEST, Answers, kind_of
+from engines.gpu.deviating import OVERLAY
 from engines.runner import OUTPUT_NAMES
 
 PHOTOGRAPH_PX: Final = 1024
@@ -156,10 +157,11 @@ class Driver:
         elif stream.launched == "nearest_row":
             staged.view(np.uint64)[:] = _NEAREST
         elif stream.launched == "finish":
-            count = stream.grid[0]
-            numbers = staged.view(np.float32)
-            numbers[: 4 * count].reshape(count, 4)[:] = self._answers.comparison
-            numbers[4 * count :].reshape(count, -1)[:] = self._answers.cells[:count]
+            count, (_, cells) = stream.grid[0], self._answers.cells.shape
+            totals, maps, overlays = np.split(staged.view(np.float32), [4 * count, (4 + cells) * count])
+            totals.reshape(count, 4)[:] = self._answers.comparison
+            maps.reshape(count, cells)[:] = self._answers.cells[:count]
+            overlays.reshape(-1, OVERLAY)[:] = self._answers.overlay
 
 
 _COSINE: Final = np.float32(0.5).view(np.uint32) | np.uint32(1 << 31)  # as the kernels order floats

@@ -21,6 +21,10 @@ struct Fit {  // one pair of a view and one of its references
     int aligned, pad;
 };
 
+struct Overlay {  // how the view of a pair lies over its reference: `inliers` of `affine`, be it aligned or not, and the
+    float inliers, affine[6], free[6];  // affine that is fitted without the penalty; read by the host as 13 floats
+};
+
 constexpr float INT8_ONE = 127.f, POSITION_PENALTY = 0.1f, INLIER_CELLS = 3.f, MAX_DISTORTION = 0.35f;
 constexpr double MIN_INLIER_SHARE = 0.35;
 constexpr int MIN_INLIERS = 8, ROUNDS = 4, REACH = 2, WINDOW = 2 * REACH + 1, OFFSETS = WINDOW * WINDOW;
@@ -109,9 +113,9 @@ __device__ __forceinline__ void product(const float *left, int left_count, int f
     }
 }
 
-// `forward` [pairs, coarse cells]: the best reference cell of each probe cell; `backward`: the best probe cell of each
-// reference cell. Both as keys, 0 before. One block a tile (x) and pair (y).
-extern "C" __global__ void __launch_bounds__(256)
+// `forward` [2, pairs, coarse cells]: the best reference cell of each probe cell; `backward`: the best probe cell of each
+// reference cell. First with near matches preferred, then without. As keys, 0 before. One block a tile (x) and pair (y).
+extern "C" __global__ void __launch_bounds__(256, 4)
     coarse_nearest(const int2 *pairs, Grid grid, const float *probes, const float *references,
                    unsigned long long *forward, unsigned long long *backward) {
     const int cells = grid.coarse_height * grid.coarse_width, across = (cells + TILE - 1) / TILE;
@@ -121,29 +125,38 @@ extern "C" __global__ void __launch_bounds__(256)
     float sums[4][4];
     product(probes + pairs[pair].x * size, cells, first_row, references + pair * size, cells, first_col, grid.depth, sums);
     __shared__ unsigned long long rows[TILE], cols[TILE];
-    if (threadIdx.x < TILE) rows[threadIdx.x] = cols[threadIdx.x] = 0;
-    __syncthreads();
     const float quarter = (float)max(grid.height, grid.width) / 4.f, scale = quarter * quarter;
-    unsigned long long best_row[4] = {}, best_col[4] = {};
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 4; j++) {
-            const int row = first_row + threadIdx.x / 16 * 4 + i, col = first_col + threadIdx.x % 16 * 4 + j;
-            if (row >= cells || col >= cells) continue;
-            const float down = (float)((row / grid.coarse_width - col / grid.coarse_width) * grid.factor);
-            const float over = (float)((row % grid.coarse_width - col % grid.coarse_width) * grid.factor);
-            const float score = sums[i][j] - POSITION_PENALTY * (down * down + over * over) / scale;
-            best_row[i] = max(best_row[i], key_of(score, col));
-            best_col[j] = max(best_col[j], key_of(score, row));
+#pragma unroll 1
+    for (int free = 0; free < 2; free++) {
+        if (threadIdx.x < TILE) rows[threadIdx.x] = cols[threadIdx.x] = 0;
+        __syncthreads();
+        unsigned long long best_row[4] = {}, best_col[4] = {};
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const int row = first_row + threadIdx.x / 16 * 4 + i, col = first_col + threadIdx.x % 16 * 4 + j;
+                if (row >= cells || col >= cells) continue;
+                const float down = (float)((row / grid.coarse_width - col / grid.coarse_width) * grid.factor);
+                const float over = (float)((row % grid.coarse_width - col % grid.coarse_width) * grid.factor);
+                const float penalty = POSITION_PENALTY * (down * down + over * over) / scale;
+                const float near = sums[i][j] - penalty, score = free ? near + penalty : near;  // rounded as the twin's
+                best_row[i] = max(best_row[i], key_of(score, col));
+                best_col[j] = max(best_col[j], key_of(score, row));
+            }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            atomicMax(&rows[threadIdx.x / 16 * 4 + i], best_row[i]);
+            atomicMax(&cols[threadIdx.x % 16 * 4 + i], best_col[i]);
         }
-    for (int i = 0; i < 4; i++) {
-        atomicMax(&rows[threadIdx.x / 16 * 4 + i], best_row[i]);
-        atomicMax(&cols[threadIdx.x % 16 * 4 + i], best_col[i]);
+        __syncthreads();
+        if (threadIdx.x < TILE) {
+            const size_t at = ((size_t)free * gridDim.y + pair) * cells;
+            const int row = first_row + threadIdx.x, col = first_col + threadIdx.x;
+            if (row < cells) atomicMax(&forward[at + row], rows[threadIdx.x]);
+            if (col < cells) atomicMax(&backward[at + col], cols[threadIdx.x]);
+        }
     }
-    __syncthreads();
-    if (threadIdx.x >= TILE) return;
-    const int row = first_row + threadIdx.x, col = first_col + threadIdx.x;
-    if (row < cells) atomicMax(&forward[(size_t)pair * cells + row], rows[threadIdx.x]);
-    if (col < cells) atomicMax(&backward[(size_t)pair * cells + col], cols[threadIdx.x]);
 }
 
 // Solves (a + ridge) x = b for both columns of b; `a` symmetric: 00 01 02 11 12 22. Elimination with the largest pivot.
@@ -168,12 +181,14 @@ __device__ void solve(const double (&sums)[12], const double (&ridge)[3], double
     for (int r = 0; r < 3; r++) out[r * 2] = m[r][3] / m[r][r], out[r * 2 + 1] = m[r][4] / m[r][r];
 }
 
-// One block (128 threads) a pair. `any` [views]: whether one of the view's references is aligned; 0 before.
+// One block (128 threads) a pair (x), with near matches preferred or without (y), which `overlays` alone is told. `any`
+// [views]: whether one of the view's references is aligned; 0 before.
 extern "C" __global__ void __launch_bounds__(128)
     fit_affine(const int2 *pairs, Grid grid, const unsigned long long *forward, const unsigned long long *backward,
-               Fit *fits, int *any) {
-    const int cells = grid.coarse_height * grid.coarse_width, pair = blockIdx.x;
-    const unsigned long long *to = forward + (size_t)pair * cells, *back = backward + (size_t)pair * cells;
+               Fit *fits, int *any, Overlay *overlays) {
+    const int cells = grid.coarse_height * grid.coarse_width, pair = blockIdx.x, free = blockIdx.y;
+    const size_t first = ((size_t)free * gridDim.x + pair) * cells;
+    const unsigned long long *to = forward + first, *back = backward + first;
     __shared__ float weights[MOST_COARSE];
     __shared__ double sums[12], warps[4][12], affine[6];
     __shared__ int inliers;
@@ -225,16 +240,20 @@ extern "C" __global__ void __launch_bounds__(128)
         __syncthreads();
     }
     if (threadIdx.x) return;
-    float distortion = 0;
-    for (int k = 0; k < 4; k++) distortion = fmaxf(distortion, fabsf((float)affine[k]));
     // `affine` moves centred places; the grid's own begin half a pooled cell before the first coarse one's centre.
     const double row = centre_row + (grid.factor - 1) * 0.5, col = centre_col + (grid.factor - 1) * 0.5;
     const double shift[2] = {affine[4] - row * affine[0] - col * affine[2], affine[5] - row * affine[1] - col * affine[3]};
+    float *const told = free ? overlays[pair].free : overlays[pair].affine;
+    for (int k = 0; k < 4; k++) told[k] = (float)affine[k];
+    told[4] = (float)shift[0], told[5] = (float)shift[1];
+    if (free) return;
+    overlays[pair].inliers = (float)inliers;
+    float distortion = 0;
+    for (int k = 0; k < 4; k++) distortion = fmaxf(distortion, fabsf(told[k]));
     const int aligned = (double)inliers >= fmax((double)MIN_INLIERS, MIN_INLIER_SHARE * cells) && distortion <= MAX_DISTORTION;
     Fit fit = {};
     if (aligned) {
-        for (int k = 0; k < 4; k++) fit.affine[k] = (float)affine[k];
-        fit.affine[4] = (float)shift[0], fit.affine[5] = (float)shift[1];
+        for (int k = 0; k < 6; k++) fit.affine[k] = told[k];
         atomicOr(&any[pairs[pair].x], 1);
     }
     fit.aligned = aligned;

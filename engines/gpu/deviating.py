@@ -1,7 +1,7 @@
-"""Patch features of many views against their references, on the device: maps, their scalars and whether aligned.
+"""Patch features of many views against their references, on the device: maps, their scalars and how both lie.
 
-The twin is worker.core.deviation; compare.cu says what each kernel does. Of a view, 4 bytes a cell and 16 more travel
-back.
+The twins are worker.core.deviation and worker.core.alignment; compare.cu says what each kernel does. Of a view, 4 bytes
+a cell and 16 more travel back, and 52 of each of its references.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _VIEW: Final = np.dtype(
     + [(name, "i4") for name in ("count", "kept_cells", "first_pair", "pad")]
 )
 _FIT_BYTES: Final = 32
+_TOTALS: Final = 4  # float32 of a view: scalar, mean distance, aligned, finite
+OVERLAY: Final = 13  # float32 of a pair: compare.cu's Overlay
 _KERNELS: Final = (
     *("pool_probes", "pool_references", "coarse_nearest", "fit_affine"),
     *("local_cosines", "free_cosines", "finish"),
@@ -73,9 +75,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviations:
-    """`cells` float32 [h, w], 1 is typical of genuine, 0 where masked; the rest as worker.core.deviation.Deviation."""
+    """`cells` float32 [h, w], 1 is typical of genuine, 0 where masked. `overlays` float32 [references, 13]: inliers,
+    their affine [3, 2] and the one that does not prefer near matches. The rest as worker.core.deviation.Deviation."""
 
     cells: NDArray[np.float32]
+    overlays: NDArray[np.float32]
     scalar: float
     mean_distance: float
     aligned: bool
@@ -141,32 +145,38 @@ class DeviationKernels:
         cells, factor = grid[0] * grid[1], _pooled_by(grid)
         coarse_grid = (grid[0] // factor, grid[1] // factor)
         coarse = coarse_grid[0] * coarse_grid[1]
+        counts = [view.references.count for view in views]
         described, pairs = self._describe(views, cells, depth)
         geometry = np.array([*grid, depth, factor, *coarse_grid], np.int32)
-        count, pair_count = len(views), sum(view.references.count for view in views)
+        count, pair_count = len(views), sum(counts)
         pooled = self._buffers.device("pooled", (count + pair_count) * coarse * depth * 4)
         pooled_references = np.uint64(int(pooled) + count * coarse * depth * 4)
-        forward = self._zeroed("nearest", 2 * pair_count * coarse * 8)
-        backward = np.uint64(int(forward) + pair_count * coarse * 8)
+        forward = self._zeroed("nearest", 4 * pair_count * coarse * 8)  # for the two fits
+        backward = np.uint64(int(forward) + 2 * pair_count * coarse * 8)
         any_aligned = self._zeroed("any", count * 4)
         ahead = self._zeroed("free", 2 * count * cells * 4)
         back = np.uint64(int(ahead) + count * cells * 4)
         fits = self._buffers.device("fits", pair_count * _FIT_BYTES)
         cosines = self._buffers.device("cosines", count * cells * _OFFSETS * 4)
-        totals = self._buffers.device("answer", count * (4 + cells) * 4)
-        maps = np.uint64(int(totals) + count * 16)  # behind them, for they are written 16 bytes at once
+        totals = self._buffers.device("answer", 4 * answer_floats(count, cells, pair_count))
+        maps = np.uint64(int(totals) + 4 * count * _TOTALS)  # behind them, for they are written 16 bytes at once
+        overlays = np.uint64(int(maps) + 4 * count * cells)
         tiles = (-(-coarse // _TILE)) ** 2
         self._call("pool_probes", (coarse, count), 128, described, geometry, pooled)
         self._call("pool_references", (coarse, pair_count), 128, described, pairs, geometry, pooled_references)
         near = (pairs, geometry, pooled, pooled_references, forward, backward)
         self._call("coarse_nearest", (tiles, pair_count), 256, *near)
-        self._call("fit_affine", (pair_count, 1), 128, pairs, geometry, forward, backward, fits, any_aligned)
+        fit = (pairs, geometry, forward, backward, fits, any_aligned, overlays)
+        self._call("fit_affine", (pair_count, 2), 128, *fit)
         self._call("local_cosines", (cells, count), 128, described, geometry, fits, any_aligned, cosines)
         free = (described, pairs, np.int32(pair_count), geometry, any_aligned, ahead, back)
         self._call("free_cosines", (min(528, pair_count * (-(-cells // _TILE)) ** 2), 1), 256, *free)
         rest = (described, geometry, any_aligned, cosines, ahead, back, maps, totals)
         self._call("finish", (count, 1), 256, *rest)
-        return self._read(totals, count, grid)
+        staged = self._buffers.pinned("answer", 4 * answer_floats(count, cells, pair_count))
+        self._cuda.memcpy_dtoh_async(staged, totals, self._stream)
+        self._stream.synchronize()
+        return read_answer(staged.view(np.float32).copy(), counts, grid)
 
     def _describe(self, views: Sequence[Comparison], cells: int, depth: int) -> tuple[Any, Any]:
         """Views and pairs on the device, with whatever of them lies on the host still. One copy."""
@@ -198,19 +208,6 @@ class DeviationKernels:
         self._cuda.memcpy_htod_async(sent, staged, self._stream)
         return sent, np.uint64(int(sent) + pairs_at)
 
-    def _read(self, answer: Any, count: int, grid: tuple[int, int]) -> list[Deviations]:
-        cells = grid[0] * grid[1]
-        staged = self._buffers.pinned("answer", count * (4 + cells) * 4)
-        self._cuda.memcpy_dtoh_async(staged, answer, self._stream)
-        self._stream.synchronize()
-        numbers = staged.view(np.float32).copy()
-        totals = numbers[: count * 4].reshape(count, 4).tolist()
-        maps = numbers[count * 4 :].reshape(count, *grid)
-        return [
-            Deviations(cells=cells, scalar=scalar, mean_distance=mean, aligned=bool(aligned), finite=bool(finite))
-            for cells, (scalar, mean, aligned, finite) in zip(maps, totals, strict=True)
-        ]
-
     def _zeroed(self, name: str, size_bytes: int) -> Any:
         allocation = self._buffers.device(name, size_bytes)
         self._cuda.memset_d8_async(int(allocation), 0, size_bytes, self._stream)
@@ -218,6 +215,32 @@ class DeviationKernels:
 
     def _call(self, name: str, grid: tuple[int, int], threads: int, *arguments: Any) -> None:
         self._kernels[name](*arguments, block=(threads, 1, 1), grid=grid, stream=self._stream)
+
+
+def answer_floats(views: int, cells: int, pairs: int) -> int:
+    """How many float32 the answer of a launch has."""
+    return views * (_TOTALS + cells) + pairs * OVERLAY
+
+
+def read_answer(numbers: NDArray[np.float32], counts: Sequence[int], grid: tuple[int, int]) -> list[Deviations]:
+    """Of views with `counts` references: their totals, then their maps, then the overlays of their pairs."""
+    maps_at = len(counts) * _TOTALS
+    overlays_at = maps_at + len(counts) * grid[0] * grid[1]
+    totals = numbers[:maps_at].reshape(-1, _TOTALS).tolist()
+    maps = numbers[maps_at:overlays_at].reshape(-1, *grid)
+    overlays = numbers[overlays_at:].reshape(-1, OVERLAY)
+    ends = itertools.accumulate(counts)
+    return [
+        Deviations(
+            cells=cells,
+            overlays=overlays[end - count : end],
+            scalar=scalar,
+            mean_distance=mean,
+            aligned=bool(aligned),
+            finite=bool(finite),
+        )
+        for cells, count, end, (scalar, mean, aligned, finite) in zip(maps, counts, ends, totals, strict=True)
+    ]
 
 
 def _pairs(counts: Sequence[int], first: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -14,7 +14,7 @@ from engines.gpu.deviating import Comparison, DeviationKernels, load_patch_set
 from engines.gpu.device import Device
 from engines.gpu.search import NearestKernels, load_table
 from schemas.job import AuthenticationJob
-from worker.adapters.device_matcher import DeviceMatcher
+from worker.adapters.device_matcher import DeviceMatcher, deviations_of
 from worker.core.deviation import deviation, mask_of, spread_of
 from worker.core.enrolment import build_snapshot
 from worker.core.evidence import ViewMatch, ViewProbe
@@ -59,10 +59,26 @@ def assert_alike(found: Sequence[ViewMatch], expected: Sequence[ViewMatch]) -> N
             assert got_value is None or abs(got_value - want_value) < 1e-4, name
         for role, value in want.role_similarity.items():
             assert abs(got.role_similarity[role] - value) < 1e-5
+        assert_framed_alike(got, want)
         assert (got.deviation_map is None) == (want.deviation_map is None)
         if want.deviation_map is not None and got.deviation_map is not None:
             assert got.deviation_map.shape == want.deviation_map.shape
             assert np.abs(got.deviation_map - want.deviation_map).max() < 1e-3
+
+
+def assert_framed_alike(got: ViewMatch, want: ViewMatch) -> None:
+    """Where two cells are equally near but for rounding, another may be the nearest: two of the 64 coarse ones may
+    differ. Fits to the same cells have differed by 5e-6 of what is allowed."""
+    assert got.placing.keys() == want.placing.keys()
+    tolerances = {"placed": 2 / 64 + 1e-9, "off_frame": 1e-2, "hash_bits": 0}
+    for name, value in want.placing.items():
+        assert abs(got.placing[name] - value) <= tolerances[name], name
+
+
+def nearer(probe: ViewProbe) -> ViewProbe:
+    """As if the camera had come nearer: a quarter of the cells, each seen twice."""
+    cells = probe.patches.reshape(*probe.patch_grid, -1)[7:15, 7:15].repeat(2, axis=0).repeat(2, axis=1)
+    return replace(probe, patches=cells.reshape(probe.patches.shape))
 
 
 def specimens(count: int) -> list[tuple[AuthenticationJob, list[ViewProbe]]]:
@@ -107,10 +123,12 @@ def test_odd_probes_are_answered_as_by_the_twin(matcher: DeviceMatcher) -> None:
         replace(probe, patches=np.full_like(probe.patches, np.nan)),
         replace(probe, patches=np.where(np.arange(256)[:, None] == 7, np.inf, probe.patches).astype(np.float32)),
         replace(probe, engine=replace(probe.engine, embedding_space="another")),
+        nearer(probe),
     ]
     for one in odd:
         job = job_of([one])
         assert_alike(matcher.match(job, [one], GALLERY), twin(job, [one]))
+    assert twin(job_of(odd[-1:]), odd[-1:])[0].placing["off_frame"] > 1
 
 
 def test_a_new_revision_is_compared_with_and_the_old_one_let_go(device: Device) -> None:
@@ -166,6 +184,9 @@ def test_deviations_are_the_twins(device: Device, grid: tuple[int, int], depth: 
         assert np.abs(got.cells - want.cells).max() < 1e-3
         assert abs(got.scalar - want.scalar) < 1e-4
         assert abs(got.mean_distance - want.mean_distance) < 1e-5
+        (framed,) = [one for one in deviations_of([got]) if one]
+        assert abs(framed.placed - want.placed) < 0.02  # a cell or two of 108 and more, were there ties
+        assert abs(framed.off_frame - want.off_frame) < 1e-2
 
 
 @pytest.mark.parametrize(

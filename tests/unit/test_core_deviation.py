@@ -7,7 +7,7 @@ import pytest
 from core_goods import DEPTH, GRID, Goods, unit
 
 from worker.core import deviation as module
-from worker.core.alignment import Alignment, align, framings
+from worker.core.alignment import Alignment, align
 from worker.core.deviation import REACH, SPREAD_UNKNOWN, deviation, mask_of, patch_distances, spread_of
 
 GOODS = Goods(noise=0.15)
@@ -41,16 +41,6 @@ def test_a_section_of_the_references_is_told_from_a_forgery() -> None:
     assert fresh.placed > 0.6 > max(near.placed, corner.placed)
     assert fresh.off_frame == 0.0
     assert min(near.off_frame, corner.off_frame) > 1 > forged.off_frame
-
-
-def test_many_views_lie_over_their_references_as_each_does_alone() -> None:
-    honest, near = GOODS.photo("a", "logo", "fresh").patches, zoomed(slice(7, 15))
-    views = [(honest, references()), (near, references(2)), (honest, references(1)), (near, references(3))]
-    found = framings(views, GRID)
-    for framing, view in zip(found, views, strict=True):
-        alone = align(*view, GRID)
-        assert (framing.placed, framing.off_frame) == (alone.placed, alone.off_frame)
-    assert found[0].off_frame == 0.0 < 1 < found[1].off_frame
 
 
 def test_a_genuine_specimen_is_typical_and_a_shifted_one_too() -> None:

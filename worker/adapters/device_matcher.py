@@ -24,6 +24,7 @@ from schemas.job import AuthenticationJob
 from worker.adapters.device_gallery import Card, DeviceGallery, Key, Numbered, Placed, Wanted
 from worker.adapters.encoder import EXIT_ENGINE
 from worker.adapters.host_looks import ComparedView, HostLooks
+from worker.core.alignment import Fits, framings
 from worker.core.deviation import Deviation, mask_of
 from worker.core.evidence import ViewMatch, ViewProbe
 from worker.core.gallery import GallerySnapshot, ViewIndex
@@ -194,8 +195,8 @@ class DeviceMatcher:
             for view, place in zip(views, placed, strict=True)
             if place.patches
         ]
-        found = iter(self._kernels.deviations.run(comparisons) if comparisons else [])
-        return [_deviation(next(found)) if place.patches else None for place in placed]
+        found = iter(deviations_of(self._kernels.deviations.run(comparisons)) if comparisons else [])
+        return [next(found) if place.patches else None for place in placed]
 
 
 def open_matcher(device: Device | None, closing: ExitStack, *, workers: int) -> Matcher:
@@ -275,7 +276,30 @@ def _kept_of(grid: tuple[int, int], masked: tuple[Rectangle, ...]) -> NDArray[np
     return ~mask_of(grid, masked)
 
 
-def _deviation(found: Deviations) -> Deviation | None:
-    if not found.finite:
-        return None
-    return Deviation(cells=found.cells, scalar=found.scalar, aligned=found.aligned, mean_distance=found.mean_distance)
+def deviations_of(found: Sequence[Deviations]) -> list[Deviation | None]:
+    """What the device found of views, at least one; None of those whose patches are no numbers."""
+    overlays = np.concatenate([one.overlays for one in found])
+    fits = Fits(
+        inliers=overlays[:, 0],
+        affine=overlays[:, 1:7].reshape(-1, 3, 2),
+        free=overlays[:, 7:].reshape(-1, 3, 2),
+    )
+    framed = framings(fits, [len(one.overlays) for one in found], [_grid(one) for one in found])
+    return [
+        Deviation(
+            cells=one.cells,
+            scalar=one.scalar,
+            aligned=one.aligned,
+            mean_distance=one.mean_distance,
+            placed=framing.placed,
+            off_frame=framing.off_frame,
+        )
+        if one.finite
+        else None
+        for one, framing in zip(found, framed, strict=True)
+    ]
+
+
+def _grid(found: Deviations) -> tuple[int, int]:
+    height, width = found.cells.shape
+    return height, width

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Int8s = NDArray[np.int8]
+Doubles = NDArray[np.float64]
 
 POOL_FROM_CELLS = 16  # grids with a side shorter than this are matched as they are
 POSITION_PENALTY = 0.1  # taken off the cosine of patches a quarter of the grid apart: repeated texture matches nearby
@@ -57,62 +58,51 @@ class Framing:
     off_frame: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fits:
+    """Of each pair of a probe and one of its references, wherever it was computed: on how many coarse cells one affine
+    agrees [p], that affine [p, 3, 2], and the one of the fit that does not prefer near matches [p, 3, 2]."""
+
+    inliers: NDArray[np.integer] | Floats
+    affine: Floats
+    free: Floats
+
+
 def align(probe: Floats, references: Int8s, grid: tuple[int, int]) -> Alignment:
     """Align `probe` [h*w, d] to each of `references` [n, h*w, d]; rows need not be normalised."""
-    points, affine, inliers, (framing,) = _fitted([(probe, references)], grid)
-    enough = inliers >= max(MIN_INLIERS, MIN_INLIER_SHARE * len(points))
-    aligned = enough & (np.abs(affine[:, :2]).max(axis=(1, 2)) <= MAX_DISTORTION)
-    rows, cols = _cells_under(affine * aligned[:, None, None], grid)
+    fits = _fitted(probe, references, grid)
+    enough = fits.inliers >= max(MIN_INLIERS, MIN_INLIER_SHARE * _coarse_count(grid))
+    aligned = enough & (np.abs(fits.affine[:, :2]).max(axis=(1, 2)) <= MAX_DISTORTION)
+    rows, cols = _cells_under(fits.affine * aligned[:, None, None], grid)
+    (framing,) = framings(fits, [len(references)], [grid])
     return Alignment(rows=rows, cols=cols, aligned=aligned, placed=framing.placed, off_frame=framing.off_frame)
 
 
-def framings(views: Sequence[tuple[Floats, Int8s]], grid: tuple[int, int]) -> list[Framing]:
-    """How each probe [h*w, d] of `views` lies over its own references [n, h*w, d], as `align` finds it, for all of them
-    at once: of one view most of the time would go to the calls of NumPy, with the interpreter's lock held."""
-    return _fitted(views, grid)[3]
+def framings(fits: Fits, counts: Sequence[int], grids: Sequence[tuple[int, int]]) -> list[Framing]:
+    """How each of many views lies over its references: the first `counts[0]` of the pairs are the first view's, whose
+    patches lie on `grids[0]`, and so on. Each view has at least one."""
+    view = np.arange(len(counts)).repeat(counts)
+    first = np.cumsum([0, *counts[:-1]])
+    placed = np.maximum.reduceat(fits.inliers, first) / np.array([_coarse_count(grid) for grid in grids])
+    nearest = fits.affine[np.lexsort((-fits.inliers, view))[first]]
+    zoom, free_zoom = (-_zooms(affine, view, first, counts) for affine in (fits.affine, fits.free))
+    shift = _shifts(nearest, np.array(grids))
+    off_frame = np.maximum.reduce([zoom / MOST_ZOOM, free_zoom / MOST_FREE_ZOOM, shift / MOST_SHIFT]).clip(0)
+    off_frame[placed >= LOOSE_SHARE] = 0
+    pairs = zip(placed.tolist(), off_frame.tolist(), strict=True)
+    return [Framing(placed=share, off_frame=departure) for share, departure in pairs]
 
 
-def _fitted(
-    views: Sequence[tuple[Floats, Int8s]], grid: tuple[int, int]
-) -> tuple[Floats, Floats, NDArray[np.intp], list[Framing]]:
-    """The coarse cells [c, 2]; of each pair of a view and one of its references the affine [p, 3, 2] and how many cells
-    are inliers [p]; of each view its framing."""
-    factor = 2 if min(grid) >= POOL_FROM_CELLS else 1
+def _fitted(probe: Floats, references: Int8s, grid: tuple[int, int]) -> Fits:
+    factor = _pooled_by(grid)
     points, penalty = _coarse_cells(grid, factor)
-    counts = [len(references) for _, references in views]
-    probes = _pooled(np.stack([probe for probe, _ in views]), grid, factor)
-    references = _pooled(np.concatenate([references for _, references in views]), grid, factor)
-    cosines = _cosines(probes.repeat(counts, axis=0), references, grid[1] // factor)
+    cosines = _cosines(_pooled(probe[None], grid, factor)[0], _pooled(references, grid, factor), grid[1] // factor)
     cosines -= penalty
     affine, inlier = _fit_mutual(points, cosines)
     inliers = inlier.sum(axis=1)
-    first = np.cumsum([0, *counts[:-1]])
-    placed = np.maximum.reduceat(inliers, first) / len(points)
-    loose = placed < LOOSE_SHARE
-    free = _fit_mutual(points, _of(cosines, loose.repeat(counts)) + penalty)[0] if loose.any() else affine[:0]
-    found: list[Framing] = []
-    at = 0  # of the pairs that were fitted once more
-    for number, count in enumerate(counts):
-        pairs = slice(first[number], first[number] + count)
-        again = free[at : at + count] if loose[number] else free[:0]
-        found.append(_framing(float(placed[number]), affine[pairs], inliers[pairs], again, grid))
-        at += len(again)
-    return points, affine, inliers, found
-
-
-def _of(rows: Floats, wanted: NDArray[np.bool_]) -> Floats:
-    """Rows [p, ...] that are `wanted` [p], not copied where that is all of them."""
-    return rows if wanted.all() else rows[wanted]
-
-
-def _framing(placed: float, affine: Floats, inliers: NDArray[np.intp], free: Floats, grid: tuple[int, int]) -> Framing:
-    """`free` are the affines of the fit that does not prefer near matches; none where most cells are placed."""
-    if not len(free):
-        return Framing(placed=placed, off_frame=0.0)
-    off_frame = max(
-        -_zoom(affine) / MOST_ZOOM, -_zoom(free) / MOST_FREE_ZOOM, _shift(affine[inliers.argmax()], grid) / MOST_SHIFT
-    )
-    return Framing(placed=placed, off_frame=max(0.0, off_frame))
+    loose = inliers.max() / len(points) < LOOSE_SHARE
+    free = _fit_mutual(points, cosines + penalty)[0] if loose else affine  # which is not looked at
+    return Fits(inliers=inliers, affine=affine, free=free)
 
 
 def _fit_mutual(points: Floats, cosines: Floats) -> tuple[Floats, NDArray[np.bool_]]:
@@ -122,15 +112,29 @@ def _fit_mutual(points: Floats, cosines: Floats) -> tuple[Floats, NDArray[np.boo
     return affine, mutual & (residual < INLIER_CELLS)
 
 
-def _zoom(affine: Floats) -> float:
-    """The median scale, less 1, over the references: below 0 where the probe shows a smaller section."""
-    return float(np.median((affine[:, 0, 0] + affine[:, 1, 1]) / 2))
+def _zooms(affine: Floats, view: NDArray[np.intp], first: NDArray[np.intp], counts: Sequence[int]) -> Doubles:
+    """The median scale [v], less 1, over each view's references: below 0 where the probe shows a smaller section."""
+    scales = (affine[:, 0, 0] + affine[:, 1, 1]) / 2
+    ordered = scales[np.lexsort((scales, view))]
+    last = np.array(counts) - 1
+    return np.asarray((ordered[first + last // 2] + ordered[first + (last + 1) // 2]) / 2, np.float64)
 
 
-def _shift(affine: Floats, grid: tuple[int, int]) -> float:
-    """How far one affine [3, 2] moves the grid's centre, over the grid's side."""
-    centre = np.array([(grid[0] - 1) / 2, (grid[1] - 1) / 2, 1.0], np.float32)
-    return float(np.hypot(*(centre @ affine))) / max(grid)
+def _shifts(affine: Floats, grids: NDArray[np.intp]) -> Doubles:
+    """How far each affine [v, 3, 2] moves its grid's centre, over the grid's side [v]."""
+    centres = (grids - 1) / 2
+    moved = (centres[:, :, None] * affine[:, :2]).sum(axis=1) + affine[:, 2]
+    return np.asarray(np.hypot(moved[:, 0], moved[:, 1]) / grids.max(axis=1), np.float64)
+
+
+@lru_cache(maxsize=16)
+def _coarse_count(grid: tuple[int, int]) -> int:
+    factor = _pooled_by(grid)
+    return (grid[0] // factor) * (grid[1] // factor)
+
+
+def _pooled_by(grid: tuple[int, int]) -> int:
+    return 2 if min(grid) >= POOL_FROM_CELLS else 1
 
 
 @lru_cache(maxsize=16)
@@ -156,11 +160,11 @@ def _pooled(patches: Floats | Int8s, grid: tuple[int, int], factor: int) -> Floa
     return flat
 
 
-def _cosines(probes: Floats, references: Floats, width: int) -> Floats:
-    """[n, c, c] from [n, c, d] and [n, c, d], one row of the grid at a time: a product that small stays on the calling
+def _cosines(probe: Floats, references: Floats, width: int) -> Floats:
+    """[n, c, c] from [c, d] and [n, c, d], one row of the grid at a time: a product that small stays on the calling
     thread, while a large one waits for BLAS threads that the encoder's cores are busy for."""
-    count, cells, depth = probes.shape
-    products = probes.reshape(count, -1, width, depth) @ references[:, None].transpose(0, 1, 3, 2)
+    count, cells, depth = references.shape
+    products = probe.reshape(-1, width, depth) @ references[:, None].transpose(0, 1, 3, 2)
     return products.reshape(count, cells, -1)
 
 

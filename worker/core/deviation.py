@@ -35,15 +35,15 @@ class Deviation:
     """`cells` [h, w], 1 is typical of genuine, 0 where masked; `scalar` is the mean of its largest 5 %.
 
     `mean_distance` is the mean of the distances themselves, masked cells and all; `placed` and `off_frame` are as
-    core.alignment's, None and 0 where nobody looked.
+    core.alignment's.
     """
 
     cells: Floats
     scalar: float
     aligned: bool
     mean_distance: float
-    placed: float | None = None
-    off_frame: float = 0.0
+    placed: float
+    off_frame: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -183,7 +183,7 @@ def deviation_of(probe: ViewProbe, found: ReferenceSet, masked: Sequence[Rectang
 
 
 def _placing(probe: ViewProbe, found: ReferenceSet, compared: Deviation | None) -> dict[str, float]:
-    if compared is None or compared.placed is None:
+    if compared is None:
         return {}
     placing = {"placed": compared.placed, "off_frame": compared.off_frame}
     if len(found.phashes):
