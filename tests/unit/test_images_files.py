@@ -147,6 +147,22 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.parametrize("told", [0, 1, 399, 400])
+def test_a_file_that_grows_while_it_is_read_is_read_to_its_end(
+    images: FileImages, root: Path, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "grows.jpg").write_bytes(b"x" * 400)
+    before = os.fstat
+
+    def smaller(file: int) -> os.stat_result:
+        fields = list(before(file))
+        fields[6] = told
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "fstat", smaller)
+    assert images.read(urlsplit("file:grows.jpg")) == b"x" * 400
+
+
 def test_reading_leaves_no_descriptor_open(images: FileImages) -> None:
     before = open_descriptors()
     images.read(urlsplit("file:bag/logo.jpg"))

@@ -16,6 +16,7 @@ from worker.errors import ConfigurationError, ServiceUnavailable
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not block the open
+_MORE_BYTES = 1 << 14
 ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 DENIED = {errno.EACCES, errno.EPERM}
 
@@ -75,8 +76,9 @@ class FileImages:
         if status.st_size > self._max_bytes:
             raise too_large(status.st_size, self._max_bytes)
         with open(file, "rb", buffering=0, closefd=False) as stream:
-            data = stream.read(self._max_bytes + 1) or b""
-            while len(data) < status.st_size and (more := stream.read(self._max_bytes + 1 - len(data))):
+            # as much as is asked for is allocated first, so no more is than the file has; it may have grown since
+            data = stream.read(status.st_size) or b""
+            while len(data) <= self._max_bytes and (more := stream.read(_MORE_BYTES)):
                 data += more
         return data
 
