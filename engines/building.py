@@ -265,7 +265,7 @@ def _chosen(recipe: Recipe, inputs: Inputs, raced: Sequence[tuple[Raced, Draft]]
     wanted = "version-compatible" if recipe.version_compatible else "plain"
     able = [(line, draft) for line, draft in raced if not (line.why or line.yardstick) and line.plan == wanted]
     if not able:
-        told = "; ".join(f"{line.draft} ({line.plan}): {line.why or 'it has no report'}" for line, _ in raced)
+        told = "; ".join(f"{line.draft} ({line.plan}): {_passed_over(line, wanted)}" for line, _ in raced)
         raise MakingRefused(f"no candidate passes: {told}", "mend what is named, or race other drafts")
     line, winner = max(able, key=lambda one: one[0].best_rate)
     plans = PlanFolder(folder)
@@ -274,6 +274,10 @@ def _chosen(recipe: Recipe, inputs: Inputs, raced: Sequence[tuple[Raced, Draft]]
     report = next(report for one, _, report in inputs.candidates if one.draft == line.draft)
     lines = tuple(one for one, _ in raced)
     return Built(raced=lines, winner=winner, report=report, line=line, plans=tuple(kept))
+
+
+def _passed_over(line: Raced, wanted: str) -> str:
+    return line.why or ("it has no report" if line.plan == wanted else f"the recipe wants {wanted} plans")
 
 
 def _is(header: PlanHeader, plan: str) -> bool:

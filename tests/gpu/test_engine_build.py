@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from pathlib import Path
 
@@ -21,7 +22,7 @@ fp32 = "fp32"
 backend = "tensorrt"
 batches = [1, 4]
 rounds = 1
-version_compatible = true
+version_compatible = {compatible}
 
 [[candidates]]
 draft = "fp32"
@@ -33,12 +34,28 @@ report = "evaluation.json"
 """
 
 
-def test_a_recipe_becomes_a_plan_that_the_next_worker_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def lean_runtime() -> bool:
+    """Which a version-compatible plan brings with it."""
+    import tensorrt
+
+    try:
+        ctypes.CDLL(f"libnvinfer_lean.so.{tensorrt.__version__.partition('.')[0]}")
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("compatible", [False, True], ids=["plain", "version-compatible"])
+def test_a_recipe_becomes_a_plan_that_the_next_worker_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compatible: bool
+) -> None:
+    if compatible and not lean_runtime():
+        pytest.skip("TensorRT's lean runtime is not installed: no version-compatible plan can be built")
     exact, coarse = goods.twins(tmp_path)
     goods.held_report(tmp_path / "exact.json", exact.manifest)
     goods.held_report(tmp_path / "evaluation.json", coarse.manifest)
     recipe, kept = tmp_path / "recipe.toml", tmp_path / "kept"
-    recipe.write_text(RECIPE)
+    recipe.write_text(RECIPE.replace("{compatible}", str(compatible).lower()))
     monkeypatch.setenv("ASSAY_ENGINES__PLANS_DIR", str(kept))
     result = CliRunner().invoke(app, ["engine", "build", str(recipe), "--out", str(tmp_path / "out"), "--json"])
     assert result.exit_code == 0, (result.output, result.exception)
