@@ -215,7 +215,8 @@ def _watched(workers: Sequence[WorkerProcess], follower: KafkaFollower, jobs: in
     with GpuWatch() as gpu:
         for worker in workers:
             worker.wait_ready()
-        first, last = _timed_part(heard, jobs, alone=len(workers) == 1)
+        heard.catch_up()
+        first, last = timed_part(heard.count, jobs, alone=len(workers) == 1)
         began_s = heard.until(first)
         worker_s, machine_s = sum(map(processor_s, processes)), machine_busy_s()
         sampler, threads = (_sampler(workers[0]), Threads(workers[0])) if gil else (None, None)
@@ -246,14 +247,14 @@ def _watched(workers: Sequence[WorkerProcess], follower: KafkaFollower, jobs: in
     )
 
 
-def _timed_part(heard: Heard, jobs: int, *, alone: bool) -> tuple[int, int]:
-    """Between which answers the time is taken: all workers take part. Raises RunFailed where too few are left."""
-    heard.catch_up()
-    first, last = heard.count + max(1, round(jobs * RAMP)), jobs if alone else round(jobs * (1 - RAMP))
+def timed_part(answered: int, jobs: int, *, alone: bool) -> tuple[int, int]:
+    """Between which answers of `jobs` the time is taken: all workers are ready when so many are `answered`, and towards
+    the end some of several have nothing left to do. Raises RunFailed where too few are left."""
+    first, last = answered + max(1, round(jobs * RAMP)), jobs if alone else round(jobs * (1 - RAMP))
     if last - first >= jobs * LEAST_TIMED:
         return first, last
     if jobs >= FEW:
-        raise RunFailed(f"{heard.count} of {jobs} jobs were answered before all workers were ready: ask for more")
+        raise RunFailed(f"{answered} of {jobs} jobs were answered before all workers were ready: ask for more")
     return min(first, last - 1), last
 
 

@@ -17,12 +17,14 @@ from benchmarks.gpu.engine_life import swap_gaps
 from benchmarks.gpu.engine_race import engines_section
 from benchmarks.gpu.executing import device_images
 from benchmarks.gpu.goals import GOALS, finding
+from benchmarks.gpu.loading import timed_part
 from benchmarks.gpu.machine import source_digest
 from benchmarks.gpu.networks import FAMILIES, prepared
 from benchmarks.gpu.photographs import USUAL, jpeg_of
 from benchmarks.gpu.plots import bars, draw
 from benchmarks.gpu.record import Section, record_path
 from benchmarks.gpu.serving import Serving, borrowed_calibration
+from benchmarks.worker_run import RunFailed
 from engines.architectures import architecture_of, seeded_weights
 from engines.catalogue import MODELS_DIR, read_engine, shipped_keys
 from engines.recipes import device_graph
@@ -95,6 +97,15 @@ def test_a_failed_step_makes_the_command_fail(tmp_path: Path) -> None:
     kept.fact("environment", {"digest": source_digest()})
     kept.step("breaks", 1, lambda: 1 // 0)
     assert report.merge(tmp_path) == 1
+
+
+def test_the_clock_runs_while_all_workers_have_work() -> None:
+    assert timed_part(0, 1000, alone=True) == (150, 1000)
+    assert timed_part(200, 1000, alone=False) == (350, 850)
+    with pytest.raises(RunFailed, match="600 of 1000 jobs were answered before all workers were ready"):
+        timed_part(600, 1000, alone=False)
+    first, last = timed_part(12, 12, alone=True)  # a dry run
+    assert first < last <= 12
 
 
 def test_pictures_are_drawn_of_what_is_there(tmp_path: Path) -> None:
