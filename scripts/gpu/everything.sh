@@ -17,7 +17,7 @@ export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} PLANS=$work/plans PYTHONUNBUF
 # name, seconds expected on an H200 with 16 cores, limit, command
 steps="
 contact     20   60 $python scripts/gpu/first_contact.py imports device kernels
-probe       50  100 $python scripts/gpu/decode_probe.py
+probe       80  140 $python scripts/gpu/decode_probe.py
 tests      250  330 $python -m pytest -m gpu tests/gpu tests/contract/test_runners.py -q -rfEs -p no:cacheprovider
 session     60   90 $python scripts/gpu/first_contact.py session
 decode     100  130 bench decode 110
@@ -36,7 +36,7 @@ e2e-demo   110  160 bench e2e-demo 140
 life       420  480 bench engine-life 460
 "
 declare -A groups=(
-  [path]="contact probe tests session decode"   # 480 s: is it right, and where does decoding lose
+  [path]="contact probe tests session decode"   # 510 s: is it right, and where does decoding lose
   [engines]="resnet vit"                        # 520 s: G2, G3, G4, G9, G10, G19, G23
   [serving]="e2e latency"                       # 580 s: G1, G7, G8, G11, G13, G14, G16, G18, G19, G20, G22
   [rest]="gallery e2e-vit transact drill faults" # 540 s: G15, G17, G22, engines that must not serve, the device's faults
