@@ -13,7 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -100,8 +100,10 @@ class PlanFolder:
     @contextmanager
     def alone(self, header: PlanHeader) -> Iterator[None]:
         """Of several processes that want this plan, one builds it here; the others wait, and read it."""
-        with self._path(header).with_suffix(".lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with ExitStack() as held:
+            with suppress(OSError):  # where nothing can be written no plan is kept either, and that is told then
+                lock = held.enter_context(self._path(header).with_suffix(".lock").open("wb"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def forget(self, onnx_sha256: str) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 import sys
+import threading
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,30 @@ def test_a_plan_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, mon
     with pytest.raises(OSError, match="No space"):
         plans.write(HEADER, b"plan")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_several_who_want_a_plan_one_builds_at_a_time(tmp_path: Path) -> None:
+    entered = threading.Event()
+
+    def another() -> None:
+        with PlanFolder(tmp_path / "plans").alone(HEADER):
+            entered.set()
+
+    waiting = threading.Thread(target=another)
+    with PlanFolder(tmp_path / "plans").alone(HEADER):
+        waiting.start()
+        with PlanFolder(tmp_path / "plans").alone(other(name="vit", onnx_sha256="b" * 64)):
+            assert not entered.wait(0.2)
+    waiting.join(10)
+    assert entered.is_set()
+
+
+def test_where_no_lock_can_be_made_one_builds_without(tmp_path: Path) -> None:
+    plans = PlanFolder(tmp_path / "plans")
+    (plans.folder / f"tensorrt-{HEADER.key}.lock").mkdir()
+    with plans.alone(HEADER):
+        plans.write(HEADER, b"plan")
+    assert plans.read(HEADER) == b"plan"
 
 
 def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
