@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import mean
@@ -23,6 +23,7 @@ from benchmarks.worker_run import RunFailed, verdict_of
 from demo.stand import ASSAY_WORKER, WorkerProcess
 from schemas.message import InputRecord
 from worker.adapters.kafka_follower import KafkaFollower
+from worker.supervise import cpu_shares
 
 SILENCE_S = 60.0
 RAMP = 0.15  # of the jobs, answered before the clock starts
@@ -115,7 +116,7 @@ def saturated(
     kafka = deployed.settings.kafka
     with KafkaFollower(kafka.client_config(), [kafka.topics.results, kafka.topics.dlq]) as follower:
         deployed.fill(load, jobs, name)
-        with together(deployed, workers, python) as running:
+        with together(started(deployed, python, number=n, workers=workers) for n in range(workers)) as running:
             return _watched(running, follower, jobs, gil=gil)
 
 
@@ -127,24 +128,22 @@ def changed(change: str) -> tuple[str, ...]:
 def started(
     deployed: Deployed, python: Sequence[str] = ASSAY_WORKER, *, number: int = 0, workers: int = 1
 ) -> WorkerProcess:
-    """Worker `number` of as many on the GPU, told what `assay worker --gpus 1 --processes N` tells it."""
-    stand, threads = deployed.stand, str(max(1, len(os.sched_getaffinity(0)) // workers))
-    own = {
-        "ASSAY_KAFKA__INSTANCE": f"bench-{number}",
-        "ASSAY_ENGINES__GPU_WORKERS": str(workers),
-        "ASSAY_ENGINES__DECODE_THREADS": threads,
-        "ASSAY_ENGINES__INFERENCE_THREADS": threads,
-    }
+    """Worker `number` of as many on one GPU, given its share as `assay worker` gives it; a dry run has none."""
+    stand, share = deployed.stand, cpu_shares(deployed.settings, workers, len(os.sched_getaffinity(0)))[number]
+    own = {**share.environment, "ASSAY_ENGINES__GPU_WORKERS": str(workers)}
     return WorkerProcess.start({**stand.environment, **own}, stand.folder / f"bench-{number}.log", python)
 
 
 @contextmanager
-def together(deployed: Deployed, workers: int, python: Sequence[str] = ASSAY_WORKER) -> Iterator[list[WorkerProcess]]:
-    """Some on the GPU at once, drained at the end."""
+def together(starting: Iterable[WorkerProcess]) -> Iterator[list[WorkerProcess]]:
+    """All of them once they are ready; drained at the end."""
     with ExitStack() as ends:
-        running = [started(deployed, python, number=n, workers=workers) for n in range(workers)]
-        for worker in running:
+        running = []
+        for worker in starting:
             ends.callback(worker.stop)
+            running.append(worker)
+        for worker in running:
+            worker.wait_ready()
         yield running
 
 
@@ -154,13 +153,8 @@ def shared(deployed: Deployed, load: Load, jobs: int, name: str, settings: Seque
     kafka = deployed.settings.kafka
     with (
         KafkaFollower(kafka.client_config(), [kafka.topics.results, kafka.topics.dlq]) as follower,
-        ExitStack() as ends,
+        together(deployed.stand.worker(f"bench-{n}", **own) for n, own in enumerate(settings)) as workers,
     ):
-        workers = [deployed.stand.worker(f"bench-{n}", **own) for n, own in enumerate(settings)]
-        for worker in workers:
-            ends.callback(worker.stop)
-        for worker in workers:
-            worker.wait_ready()
         filling = threading.Thread(target=deployed.fill, args=(load, jobs, name), daemon=True)
         filling.start()
         heard = Heard(workers, follower)
@@ -213,8 +207,6 @@ class Heard:
 def _watched(workers: Sequence[WorkerProcess], follower: KafkaFollower, jobs: int, *, gil: bool) -> Run:
     processes, heard = [psutil.Process(worker.process.pid) for worker in workers], Heard(workers, follower)
     with GpuWatch() as gpu:
-        for worker in workers:
-            worker.wait_ready()
         heard.catch_up()
         first, last = timed_part(heard.count, jobs, alone=len(workers) == 1)
         began_s = heard.until(first)
