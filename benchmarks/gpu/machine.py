@@ -32,8 +32,10 @@ def facts() -> dict[str, object]:
 
 
 def gpus(fields: Sequence[str] = QUERY) -> list[dict[str, str]]:
-    """What the driver tells of each GPU; none where there is no driver."""
-    command = ("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
+    """What the driver tells of each GPU that this process may see; none where there is no driver."""
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    if seen := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command.append(f"--id={seen}")
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):

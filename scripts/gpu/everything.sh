@@ -6,7 +6,8 @@
 # Every step has a limit of its own and a log; one that fails or ends late costs no other, and one that does not fit into
 # what is left of MINUTES (default 60) is left out and said to be. A summary comes last. PYTHON is the interpreter (python3),
 # WORK keeps plans, photographs and records from one run to the next (/tmp/assay-gpu), OUT gets what is to be kept:
-# logs.tgz, records.tgz, gpu.json and first_contact.json.
+# logs.tgz, records.tgz, gpu.json and first_contact.json. Two at a time do on a host with two GPUs, each with a WORK, an
+# OUT, a CUDA_VISIBLE_DEVICES and cores (taskset) of its own.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
@@ -30,23 +31,27 @@ e2e-vit    170  220 bench e2e-vit 200
 transact    80  130 bench transactions 110
 drill      120  200 env ASSAY_ENGINES__BACKEND=tensorrt ASSAY_ENGINES__PLANS_DIR=$work/drill-plans $python -m worker.cli.main engine drill --name resnet18
 faults     120  200 $python -m pytest -m gpu tests/acceptance/test_engine_faults.py -q -rfE -p no:cacheprovider
+recal      500  900 $python -m demo.recalibrate --backend tensorrt
 demo       150  240 make demo OFFLINE=1 PYTHON=$python
 accuracy   440  480 bench accuracy 460
 e2e-demo   110  160 bench e2e-demo 140
 life       420  480 bench engine-life 460
+gpus       150  260 bench gpus 240
 "
 declare -A groups=(
   [path]="contact probe tests session decode"   # 510 s: is it right, and where does decoding lose
   [engines]="resnet vit"                        # 520 s: G2, G3, G4, G9, G10, G19, G23
   [serving]="e2e latency"                       # 580 s: G1, G7, G8, G11, G13, G14, G16, G18, G19, G20, G22
   [rest]="gallery e2e-vit transact drill faults" # 540 s: G15, G17, G22, engines that must not serve, the device's faults
+  [goods]="recal"                               # 500 s: the demo's score calibration for a GPU, which its demo asks for
   [long]="accuracy demo"                        # 590 s: G5, and the demo on the GPU
   [life]="life e2e-demo"                        # 530 s: a release of plans from import to rollback, G20's swap
+  [several]="gpus"                              # 150 s, two GPUs or four: G12
 )
 
 if [ "${1:-}" = list ]; then
   echo "$steps" | awk 'NF { printf "%-10s %4d s, at most %4d s\n", $1, $2, $3 }'
-  for group in path engines serving rest long life; do echo "$group: ${groups[$group]}"; done
+  for group in path engines serving rest long goods life several; do echo "$group: ${groups[$group]}"; done
   exit 0
 fi
 minutes=60
