@@ -17,6 +17,8 @@ import pytest
 from kernels_on_cpu import call
 from PIL import Image
 
+from engines.gpu import lending
+
 
 class Memory:
     def __init__(self, size: int) -> None:
@@ -86,6 +88,21 @@ class Fakes:
         modules = {"nvidia": nvidia, "nvidia.nvimgcodec": codec, "pycuda": pycuda, "pycuda.driver": pycuda.driver}
         for name, module in {**modules, "tensorrt": self._tensorrt()}.items():
             patch.setitem(sys.modules, name, module)
+        patch.setattr(lending, "_driver", self._pinning)
+
+    def _pinning(self) -> Any:
+        places: dict[int | None, tuple[int, int]] = {}
+
+        def register(at: ctypes.c_void_p, size: ctypes.c_size_t, flags: ctypes.c_uint) -> int:
+            assert at.value is not None and flags.value == 0
+            self.pinned.append(places.setdefault(at.value, (at.value, at.value + size.value)))
+            return 0
+
+        def unregister(at: ctypes.c_void_p) -> int:
+            self.pinned.remove(places.pop(at.value))
+            return 0
+
+        return types.SimpleNamespace(cuMemHostRegister_v2=register, cuMemHostUnregister=unregister)
 
     def _driver(self) -> Any:
         fakes = self
@@ -119,11 +136,6 @@ class Fakes:
             fakes.pinned.append((made.ctypes.data, made.ctypes.data + made.nbytes))
             return made
 
-        def registered(array: Any) -> Any:
-            place = (array.ctypes.data, array.ctypes.data + array.nbytes)
-            fakes.pinned.append(place)
-            return types.SimpleNamespace(base=types.SimpleNamespace(unregister=lambda: fakes.pinned.remove(place)))
-
         def to_host(rows: Any, source: Any, stream: Any) -> None:
             begin = rows.ctypes.data
             assert any(b <= begin and begin + rows.nbytes <= e for b, e in fakes.pinned), "the thread would wait here"
@@ -141,7 +153,6 @@ class Fakes:
             event_flags=types.SimpleNamespace(DISABLE_TIMING=2, BLOCKING_SYNC=1),
             mem_get_info=lambda: (fakes.free_bytes, 100 << 30),
             pagelocked_empty=pinned,
-            register_host_memory=registered,
             memcpy_htod_async=lambda to, rows, stream: copy(int(to), rows.ctypes.data, rows.nbytes),
             memcpy_dtoh_async=to_host,
             memset_d8_async=lambda at, value, size, stream: ctypes.memset(int(at), value, size),

@@ -7,6 +7,7 @@ CUDA itself allocates can be freed in the device's thread alone, and the last pa
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import math
 import queue
@@ -17,8 +18,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.errors import OutOfMemory, RunnerFailed
+
 _ALIGNMENT: Final = 256
 _PAGE_BYTES: Final = 4096
+_NO_MEMORY: Final = 2  # CUDA_ERROR_OUT_OF_MEMORY
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +34,20 @@ class Pinned:
 
 
 def pinned(size_bytes: int) -> Pinned:
-    """In the device's thread."""
-    import pycuda.driver as cuda
-
+    """In the device's thread. Raises OutOfMemory or RunnerFailed with CUDA's code. The driver itself is called, for
+    PyCUDA's `register_host_memory` sets an array's base twice, and NumPy refuses that."""
     whole = np.empty(size_bytes + _PAGE_BYTES, np.uint8)
     first = -whole.ctypes.data % _PAGE_BYTES
-    array = whole[first : first + size_bytes]
-    return Pinned(array=array, unpin=cuda.register_host_memory(array).base.unregister)
+    array, driver = whole[first : first + size_bytes], _driver()
+    at = ctypes.c_void_p(array.ctypes.data)
+    if code := driver.cuMemHostRegister_v2(at, ctypes.c_size_t(size_bytes), ctypes.c_uint(0)):
+        kind = OutOfMemory if code == _NO_MEMORY else RunnerFailed
+        raise kind(f"{size_bytes} bytes of the host's memory could not be pinned: CUDA error {code}")
+    return Pinned(array=array, unpin=lambda: driver.cuMemHostUnregister(at))
+
+
+def _driver() -> Any:
+    return ctypes.CDLL("libcuda.so.1")  # what PyCUDA has loaded
 
 
 class _Lent:

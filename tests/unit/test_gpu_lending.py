@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import types
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engines.errors import OutOfMemory, RunnerFailed
+from engines.gpu import lending
 from engines.gpu.lending import Lender, Pinned
 
 SHAPES = {"embedding": ((4, 7), np.dtype(np.float32)), "attention": ((4, 3, 3), np.dtype(np.float16))}
@@ -72,3 +75,12 @@ def test_what_is_lent_at_the_end_is_unpinned_and_lives_on(
     lender.close()
     assert sorted(unpinned) == [0, 1]
     assert (kept == 3).all() and np.shares_memory(made[0], kept)
+
+
+@pytest.mark.parametrize(("code", "kind"), [(2, OutOfMemory), (1, RunnerFailed)])
+def test_what_the_driver_does_not_pin_is_told(
+    code: int, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lending, "_driver", lambda: types.SimpleNamespace(cuMemHostRegister_v2=lambda *given: code))
+    with pytest.raises(kind, match=f"^4096 bytes of the host's memory could not be pinned: CUDA error {code}$"):
+        lending.pinned(4096)
