@@ -2,6 +2,8 @@
 
 Fills `probe_images` with random perceptual hashes (and their embeddings with random directions), then times the look-up
 that settle does for a group of jobs, and counts what it finds: of photographs that were never seen, and of near copies.
+Nothing was analysed yet, as on the first day of a busy database.
+
 Random hashes know no scenes: how alike photographs of goods are is measured in `worker/adapters/reuse_index.py`.
 """
 
@@ -72,6 +74,8 @@ def fill(database: Engine, rng: np.random.Generator, hashes: int) -> list[ViewPr
     """Jobs of six views each, a few thousand a transaction; returns some of their probes."""
     kept: list[ViewProbe] = []
     with database.begin() as connection:
+        for table in ("known_photographs", "probe_embeddings"):
+            connection.execute(text(f"ALTER TABLE assay.{table} SET (autovacuum_enabled = off)"))
         connection.execute(
             text("INSERT INTO assay.embedding_spaces (space, dims) VALUES ('bench', :n)"), {"n": DIMENSIONS}
         )
@@ -90,8 +94,6 @@ def fill(database: Engine, rng: np.random.Generator, hashes: int) -> list[ViewPr
             vectors = [{**row, "space": "bench", "embedding": p.embedding} for row, p in zip(rows, probes, strict=True)]
             connection.execute(probe_embeddings.insert(), vectors)
         kept += probes[:: max(1, len(probes) // 200)]
-    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("ANALYZE assay.known_photographs, assay.probe_embeddings"))
     return kept
 
 

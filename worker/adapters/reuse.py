@@ -29,7 +29,8 @@ _EQUAL = """SELECT seen.job_id FROM assay.known_photographs AS seen WHERE seen.t
         AND seen.sha256 = probe.sha256 AND seen.job_id <> probe.job_id AND seen.at < probe.until"""
 
 # Each search has its own index. A subject that is empty differs from nothing. A retired reference is still a known
-# photograph; a draft is nobody's yet.
+# photograph; a draft is nobody's yet. OFFSET 0 keeps what is around it out of a search: of tables that grew since they
+# were last analysed, the planner would read all photographs of the tenant for each view, or all vectors for one.
 FIND = text(
     f"""
 WITH probe AS MATERIALIZED (
@@ -53,13 +54,15 @@ FROM probe CROSS JOIN LATERAL (
 UNION ALL
 SELECT probe.position, probe.view, 'job', hit.job_id, false, vector.embedding
 FROM probe CROSS JOIN LATERAL (
-    SELECT seen.tenant, seen.job_id, seen.view FROM assay.known_photographs AS seen
-    WHERE seen.bands && probe.bands AND seen.tenant = probe.tenant AND seen.space = probe.space
+    SELECT seen.tenant, seen.job_id, seen.view
+    FROM (SELECT * FROM assay.known_photographs AS known WHERE known.bands && probe.bands OFFSET 0) AS seen
+    WHERE seen.tenant = probe.tenant AND seen.space = probe.space
         AND seen.job_id <> probe.job_id AND seen.at < probe.until AND seen.sku <> probe.sku AND {_BITS} <= :bits
     ORDER BY {_BITS} LIMIT {CANDIDATES}
-) AS hit
-JOIN assay.probe_embeddings AS vector
-    ON (vector.tenant, vector.job_id, vector.view, vector.space) = (hit.tenant, hit.job_id, hit.view, probe.space)
+) AS hit CROSS JOIN LATERAL (
+    SELECT kept.embedding FROM assay.probe_embeddings AS kept
+    WHERE (kept.tenant, kept.job_id, kept.view, kept.space) = (hit.tenant, hit.job_id, hit.view, probe.space) OFFSET 0
+) AS vector
 UNION ALL
 SELECT probe.position, probe.view, 'reference', CAST(hit.id AS text), true, NULL
 FROM probe CROSS JOIN LATERAL (
@@ -68,11 +71,14 @@ FROM probe CROSS JOIN LATERAL (
 UNION ALL
 SELECT probe.position, probe.view, 'reference', CAST(hit.id AS text), false, CAST(vector.embedding AS halfvec)
 FROM probe CROSS JOIN LATERAL (
-    SELECT seen.id FROM assay.reference_images AS seen
-    WHERE seen.bands && probe.bands AND seen.sku <> probe.sku AND {_BITS} <= :bits AND {_VISIBLE}
+    SELECT seen.id
+    FROM (SELECT * FROM assay.reference_images AS known WHERE known.bands && probe.bands OFFSET 0) AS seen
+    WHERE seen.sku <> probe.sku AND {_BITS} <= :bits AND {_VISIBLE}
     ORDER BY {_BITS} LIMIT {CANDIDATES}
-) AS hit
-JOIN assay.reference_embeddings AS vector ON (vector.reference_id, vector.space) = (hit.id, probe.space)
+) AS hit CROSS JOIN LATERAL (
+    SELECT kept.embedding FROM assay.reference_embeddings AS kept
+    WHERE (kept.reference_id, kept.space) = (hit.id, probe.space) OFFSET 0
+) AS vector
 """  # noqa: S608 # constants of this module
 )
 
@@ -99,7 +105,7 @@ def _stored(
     connection: Connection, jobs: Sequence[JobEvidence], looks: Mapping[tuple[int, str], Vector], rule: CopyRule
 ) -> Iterable[tuple[int, ReuseHit]]:
     found: set[_Key] = set()
-    for row in connection.execute(FIND, {**_probes(jobs), "bits": rule.bits}):
+    for row in connection.execute(FIND, {**arrays_of(jobs), "bits": rule.bits}):
         key = row.position, row.view, row.kind
         if not row.exact and key in found:  # eight candidates a view are many vectors to read
             continue
@@ -115,7 +121,7 @@ def _keep(hits: dict[_Key, ReuseHit], position: int, hit: ReuseHit) -> None:
         hits[key] = hit
 
 
-def _probes(jobs: Sequence[JobEvidence]) -> dict[str, list[object] | str]:
+def arrays_of(jobs: Sequence[JobEvidence]) -> dict[str, list[object] | str]:
     """The statement's arrays: one place a usable view. Those of numbers are written here, as PostgreSQL reads them:
     psycopg would write each number by itself."""
     columns: dict[str, list[object]] = defaultdict(list)
