@@ -88,7 +88,7 @@ class Fakes:
         modules = {"nvidia": nvidia, "nvidia.nvimgcodec": codec, "pycuda": pycuda, "pycuda.driver": pycuda.driver}
         for name, module in {**modules, "tensorrt": self._tensorrt()}.items():
             patch.setitem(sys.modules, name, module)
-        patch.setattr(lending, "_driver", self._pinning)
+        patch.setattr(lending, "cuda_driver", self._pinning)
 
     def _pinning(self) -> Any:
         places: dict[int | None, tuple[int, int]] = {}

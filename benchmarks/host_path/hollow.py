@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.host_path.answers import KINDS, MANIFEST, Answers, kind_of
+from engines.gpu import lending
 from engines.gpu.deviating import OVERLAY
 from engines.runner import OUTPUT_NAMES
 
@@ -93,9 +94,6 @@ class Driver:
 
     def pagelocked_empty(self, shape: Any, dtype: Any) -> NDArray[Any]:
         return np.zeros(shape, dtype)
-
-    def register_host_memory(self, array: NDArray[Any]) -> Any:
-        return types.SimpleNamespace(base=types.SimpleNamespace(unregister=lambda: None))
 
     def to_device(self, array: NDArray[Any]) -> Memory:
         return Memory(array.nbytes)
@@ -253,3 +251,5 @@ def install(answers: Answers) -> None:
         "nvidia": types.SimpleNamespace(nvimgcodec=codec), "nvidia.nvimgcodec": codec,
     }  # fmt: skip
     sys.modules.update(modules)
+    pinning = types.SimpleNamespace(cuMemHostRegister_v2=lambda *given: 0, cuMemHostUnregister=lambda at: 0)
+    lending.cuda_driver = lambda: pinning

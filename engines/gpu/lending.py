@@ -38,7 +38,7 @@ def pinned(size_bytes: int) -> Pinned:
     PyCUDA's `register_host_memory` sets an array's base twice, and NumPy refuses that."""
     whole = np.empty(size_bytes + _PAGE_BYTES, np.uint8)
     first = -whole.ctypes.data % _PAGE_BYTES
-    array, driver = whole[first : first + size_bytes], _driver()
+    array, driver = whole[first : first + size_bytes], cuda_driver()
     at = ctypes.c_void_p(array.ctypes.data)
     if code := driver.cuMemHostRegister_v2(at, ctypes.c_size_t(size_bytes), ctypes.c_uint(0)):
         kind = OutOfMemory if code == _NO_MEMORY else RunnerFailed
@@ -46,7 +46,7 @@ def pinned(size_bytes: int) -> Pinned:
     return Pinned(array=array, unpin=lambda: driver.cuMemHostUnregister(at))
 
 
-def _driver() -> Any:
+def cuda_driver() -> Any:
     return ctypes.CDLL("libcuda.so.1")  # what PyCUDA has loaded
 
 

@@ -7,6 +7,7 @@ same code on the CPU.
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -143,7 +144,8 @@ def test_a_hanging_engine_ends_its_worker_which_its_jobs_outlive(deployment: Dep
 def test_a_lost_device_ends_its_worker_and_the_poison_alone_is_buried(deployment: Deployment, fault: str) -> None:
     sent, bad = twelve_jobs()
     deployment.send(sent)
-    device = {"ASSAY_ENGINES__BACKEND": "tensorrt", "ASSAY_ENGINES__PLANS_DIR": str(deployment.stand.folder / "plans")}
+    plans = os.environ.get("PLANS", str(deployment.stand.folder / "plans"))
+    device = {"ASSAY_ENGINES__BACKEND": "tensorrt", "ASSAY_ENGINES__PLANS_DIR": plans}
     for _ in range(4):
         assert start_worker(deployment, fault, **device).wait(300) == EXIT_ENGINE
     survivor = start_worker(deployment, fault, **device)

@@ -81,6 +81,6 @@ def test_what_is_lent_at_the_end_is_unpinned_and_lives_on(
 def test_what_the_driver_does_not_pin_is_told(
     code: int, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lending, "_driver", lambda: types.SimpleNamespace(cuMemHostRegister_v2=lambda *given: code))
+    monkeypatch.setattr(lending, "cuda_driver", lambda: types.SimpleNamespace(cuMemHostRegister_v2=lambda *given: code))
     with pytest.raises(kind, match=f"^4096 bytes of the host's memory could not be pinned: CUDA error {code}$"):
         lending.pinned(4096)
