@@ -1,5 +1,5 @@
-"""Compiles an engine for the CPU in a process of its own, at a low priority, and keeps the plan: beside jobs that want
-the cores it takes what they leave. What ends that process would have ended the worker."""
+"""Compiles an engine for the CPU in a process of its own, on cores that nothing else wants, and keeps the plan. What
+ends that process would have ended the worker."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Final
 
 from engines.cpu_plans import cpu_header
 from engines.errors import EngineRefused, RefusalCode
-from engines.lesser_process import lessen
+from engines.lesser_process import lessen, yield_cores
 from engines.manifest import EngineManifest
 from engines.openvino_runner import OpenVinoRunner
 from engines.plan_files import PlanFolder
 from engines.sandbox import bare_environment
 
-_NICE: Final = 10  # a tenth of the share of what answers jobs
+_NICE: Final = 10  # a tenth of the share of what answers jobs, where it may not be less
 _LONGEST_S: Final = 600.0  # of a machine whose cores are all wanted; then the graph is compiled where it is used
 _LOOK_S: Final = 0.1
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def _started(given: bytes, *arguments: str) -> subprocess.Popen[bytes]:
             stdin=file,
             stdout=subprocess.DEVNULL,
             env=bare_environment(),
-            start_new_session=True,
+            process_group=0,  # not a session: Linux may share the cores among sessions before it looks at who yields
         )
 
 
@@ -85,6 +85,7 @@ def _is_kept(plans: PlanFolder, manifest: EngineManifest, threads: int) -> bool:
 def main(folder: str, threads: str) -> None:
     """In the process of its own: a manifest's line on standard input, then its graph."""
     lessen(_NICE)
+    yield_cores()
     manifest = EngineManifest.from_json(sys.stdin.buffer.readline(), "the given manifest")
     OpenVinoRunner(sys.stdin.buffer.read(), manifest, int(threads), PlanFolder(Path(folder)))
 

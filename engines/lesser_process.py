@@ -25,3 +25,9 @@ def lessen(nice: int) -> None:
         with contextlib.suppress(OSError):  # it does not; or it lets no more sessions change theirs just now
             Path("/proc/self/autogroup").write_text(str(nice))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def yield_cores() -> None:
+    """This process runs where no other of its session wants the core."""
+    with contextlib.suppress(OSError):  # refused, it has the priority that it was given
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

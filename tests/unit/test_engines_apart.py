@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from engines import openvino_runner, plan_files
+from engines import compiling_apart, openvino_runner, plan_files
 from engines.catalogue import VerifiedEngine, read_engine, shipped_keys
 from engines.compiling_apart import compile_apart
 from engines.cpu_plans import cpu_header
@@ -44,6 +46,27 @@ def test_the_plan_is_there_and_is_what_a_runner_takes(
     runner = OpenVinoRunner(engine.model, engine.manifest, 1, plans)
     self_test(runner, engine.golden)
     runner.close()
+
+
+def test_it_is_compiled_on_cores_that_nothing_else_wants(
+    engine: VerifiedEngine, plans: PlanFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def looked(process: subprocess.Popen[bytes], stopped: object) -> int:
+        while not process_idles(process):
+            assert process.poll() is None, "it never yielded"
+        seen.append((os.getsid(process.pid), os.getpgid(process.pid)))
+        return process.wait()
+
+    monkeypatch.setattr(compiling_apart, "_waited", looked)
+    assert compile_apart(engine.model, engine.manifest, 1, plans, wanted)
+    ((session, group),) = seen
+    assert session == os.getsid(0) and group != os.getpgid(0)
+
+
+def process_idles(process: subprocess.Popen[bytes]) -> bool:
+    return os.sched_getscheduler(process.pid) == os.SCHED_IDLE
 
 
 def test_what_is_kept_starts_no_process(
