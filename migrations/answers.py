@@ -19,6 +19,7 @@ from migrations.schema import (
     INTEGERS,
     JSON,
     NOW,
+    PHASH_PAIRS,
     TEXT,
     TEXTS,
     TIME,
@@ -191,7 +192,7 @@ known_photographs = table(
     must("job_id", TEXT, "The first job with it that is still there."),
     must("view", TEXT, "The view's role in that job."),
     must("at", TIME, "When that job was judged (UTC)."),
-    Index("ix_known_photographs_bands", "bands", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+    Index("ix_known_photographs_pairs", PHASH_PAIRS, postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
     Index("ix_known_photographs_tenant_job_id", "tenant", "job_id"),
 )
 

@@ -15,6 +15,7 @@ from migrations.schema import (
     INTEGERS,
     JSON,
     NOW,
+    PHASH_PAIRS,
     TEXT,
     TEXTS,
     TIME,
@@ -112,6 +113,7 @@ reference_images = table(
     CheckConstraint("state <> 'active' OR approved_by IS NOT NULL", name="active_is_approved"),
     Index("ix_reference_images_sha256", "sha256"),
     Index("ix_reference_images_bands", "bands", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+    Index("ix_reference_images_pairs", PHASH_PAIRS, postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
 )
 
 reference_events = table(

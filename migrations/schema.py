@@ -49,6 +49,7 @@ ID = UUID(as_uuid=True)
 TEXTS = ARRAY(Text)
 INTEGERS = ARRAY(Integer)
 NOW = text("now()")
+PHASH_PAIRS = text("assay.phash_pairs(phash)")  # pairs of a hash's pieces, which near photographs are found by
 
 
 def must(name: str, type_: Any, comment: str, *items: SchemaItem, **options: Any) -> Column[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ from outcome_builders import a_job, a_probe, an_evidence
 from sqlalchemy import Connection, text
 
 from worker.adapters.database import connect
+from worker.adapters.phash import MOST_BITS, signed
 from worker.adapters.reuse import FIND, arrays_of
 
 PHOTOGRAPHS = 20_000
@@ -49,6 +52,29 @@ def test_each_search_goes_by_its_own_index_though_nothing_was_analysed(grown: Co
     (plan,) = grown.execute(text(f"EXPLAIN (FORMAT JSON) {FIND.text}"), {**arrays_of(jobs), "bits": 4}).scalars()
     found = set(scans(plan[0]["Plan"]))
     seen = [condition for table, condition in found if table == "known_photographs"]
-    assert seen and all("sha256 = probe" in condition or "bands && probe" in condition for condition in seen)
+    assert seen and all("sha256 = probe" in one or re.search(r"&& probe_\d+\.pairs", one) for one in seen)
     (kept,) = (condition for table, condition in found if table == "probe_embeddings")
     assert all(f"{column} = " in kept for column in ("tenant", "job_id", "view", "space"))
+
+
+def test_hashes_within_four_bits_have_a_pair_of_pieces_in_common(grown: Connection) -> None:
+    chance = random.Random(7)
+    looks = [chance.getrandbits(64) for _ in range(3000)]
+    nears = [look ^ sum(1 << bit for bit in chance.sample(range(64), MOST_BITS)) for look in looks]
+    found = grown.execute(
+        text("""
+            WITH pair AS (
+                SELECT assay.phash_pairs(look) AS look, assay.phash_pairs(near) AS near,
+                    assay.phash_pairs(other) AS other
+                FROM unnest(CAST(:looks AS bigint[]), CAST(:nears AS bigint[]), CAST(:others AS bigint[]))
+                    AS given (look, near, other))
+            SELECT bool_and(look && near), min(cardinality(look)), count(*) FILTER (WHERE look && other) FROM pair
+        """),
+        {
+            "looks": [signed(look) for look in looks],
+            "nears": [signed(near) for near in nears],
+            "others": [signed(look) for look in (*looks[1:], looks[0])],
+        },
+    ).one()
+    assert (found[0], found[1]) == (True, 15)
+    assert found[2] <= 3  # seven of a million at random

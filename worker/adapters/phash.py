@@ -1,4 +1,5 @@
-"""Perceptual hashes in the database: a signed number, and bands by which near ones are found through an index.
+"""Perceptual hashes in the database: a signed number; and bands by which near ones are found in memory, and by builds
+before revision 0013 in the database, which has finer pieces of its own (`assay.phash_pairs`).
 
 Two hashes that differ in at most four bits agree in at least one of five bands (pigeonhole), so a search for any equal
 band misses none of them; the exact count of bits then decides.

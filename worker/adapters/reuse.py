@@ -13,14 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from sqlalchemy import Connection, text
 
-from worker.adapters.phash import BANDS, bands, signed
+from worker.adapters.phash import signed
 from worker.adapters.reuse_index import CopyRule, within_call
 from worker.core.evidence import JobEvidence, ReuseHit, Vector
 
 CANDIDATES = 8  # nearest hashes a view whose embeddings are looked at
 
-_BAND_ARRAYS = ", ".join(f"CAST(:band{place} AS int[])" for place in range(BANDS))
-_BAND_NAMES = ", ".join(f"band{place}" for place in range(BANDS))
 _BITS = "bit_count((seen.phash # probe.phash)::bit(64))"
 _VISIBLE = """seen.state <> 'draft' AND (seen.tenant = probe.tenant OR EXISTS (SELECT
         FROM assay.reference_grants AS share WHERE share.owner = seen.tenant AND share.grantee = probe.tenant))"""
@@ -35,13 +33,13 @@ FIND = text(
     f"""
 WITH probe AS MATERIALIZED (
     SELECT position, tenant, job_id, sku, coalesce(subject, '') AS subject, view, space, sha256, phash,
-        ARRAY[{_BAND_NAMES}] AS bands,
+        assay.phash_pairs(phash) AS pairs,
         CASE WHEN again THEN coalesce((SELECT min(own.at) FROM assay.probe_images AS own
             WHERE own.tenant = given.tenant AND own.job_id = given.job_id), 'infinity') ELSE 'infinity' END AS until
     FROM unnest(CAST(:position AS int[]), CAST(:tenant AS text[]), CAST(:job_id AS text[]), CAST(:sku AS text[]),
         CAST(:subject AS text[]), CAST(:view AS text[]), CAST(:space AS text[]), CAST(:sha256 AS bytea[]),
-        CAST(:phash AS bigint[]), CAST(:again AS boolean[]), {_BAND_ARRAYS})
-        AS given (position, tenant, job_id, sku, subject, view, space, sha256, phash, again, {_BAND_NAMES})
+        CAST(:phash AS bigint[]), CAST(:again AS boolean[]))
+        AS given (position, tenant, job_id, sku, subject, view, space, sha256, phash, again)
 )
 SELECT probe.position, probe.view, 'job' AS kind, hit.job_id AS other, true AS exact, CAST(NULL AS halfvec) AS embedding
 FROM probe CROSS JOIN LATERAL (
@@ -55,7 +53,8 @@ UNION ALL
 SELECT probe.position, probe.view, 'job', hit.job_id, false, vector.embedding
 FROM probe CROSS JOIN LATERAL (
     SELECT seen.tenant, seen.job_id, seen.view
-    FROM (SELECT * FROM assay.known_photographs AS known WHERE known.bands && probe.bands OFFSET 0) AS seen
+    FROM (SELECT * FROM assay.known_photographs AS known
+        WHERE assay.phash_pairs(known.phash) && probe.pairs OFFSET 0) AS seen
     WHERE seen.tenant = probe.tenant AND seen.space = probe.space
         AND seen.job_id <> probe.job_id AND seen.at < probe.until AND seen.sku <> probe.sku AND {_BITS} <= :bits
     ORDER BY {_BITS} LIMIT {CANDIDATES}
@@ -72,7 +71,8 @@ UNION ALL
 SELECT probe.position, probe.view, 'reference', CAST(hit.id AS text), false, CAST(vector.embedding AS halfvec)
 FROM probe CROSS JOIN LATERAL (
     SELECT seen.id
-    FROM (SELECT * FROM assay.reference_images AS known WHERE known.bands && probe.bands OFFSET 0) AS seen
+    FROM (SELECT * FROM assay.reference_images AS known
+        WHERE assay.phash_pairs(known.phash) && probe.pairs OFFSET 0) AS seen
     WHERE seen.sku <> probe.sku AND {_BITS} <= :bits AND {_VISIBLE}
     ORDER BY {_BITS} LIMIT {CANDIDATES}
 ) AS hit CROSS JOIN LATERAL (
@@ -82,7 +82,7 @@ FROM probe CROSS JOIN LATERAL (
 """  # noqa: S608 # constants of this module
 )
 
-_WRITTEN = {"position", "sha256", "phash", "again", *(f"band{place}" for place in range(BANDS))}
+_WRITTEN = {"position", "sha256", "phash", "again"}
 _Key = tuple[int, str, str]  # position, view, kind
 
 
@@ -138,8 +138,6 @@ def arrays_of(jobs: Sequence[JobEvidence]) -> dict[str, list[object] | str]:
             columns["sha256"].append(f'"\\\\x{probe.sha256}"')
             columns["phash"].append(signed(probe.phash))
             columns["again"].append(job.supersedes is not None)
-            for place, band in enumerate(bands(probe.phash)):
-                columns[f"band{place}"].append(band)
     return {
         name: f"{{{','.join(map(str, column))}}}" if name in _WRITTEN else column for name, column in columns.items()
     }
