@@ -1,8 +1,8 @@
 """Looking for photographs that were seen before, among many: `python -m benchmarks.reuse [HASHES]`.
 
-Fills `probe_images` with random perceptual hashes (and their embeddings with random directions), then times the look-up
-that settle does for a group of jobs, and counts what it finds: of photographs that were never seen, and of near copies.
-Nothing was analysed yet, as on the first day of a busy database.
+Fills `known_photographs` with random perceptual hashes, then times the look-up that settle does for a group of jobs,
+and counts what it finds: of photographs that were never seen, and of near copies. Nothing was analysed yet, as on the
+first day of a busy database.
 
 Random hashes know no scenes: how alike photographs of goods are is measured in `worker/adapters/reuse_index.py`.
 """
@@ -35,8 +35,14 @@ from worker.core.evidence import JobEvidence, ViewMatch, ViewProbe
 HASHES = 100_000
 DIMENSIONS = 512
 GROUP, VIEWS, ROUNDS = 20, 6, 30
+KEPT, STEP = 4_000, 50_000  # photographs with probes; known ones a transaction
 BITS = 3  # that a copy's hash differs in
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+KNOWN = text("""
+INSERT INTO assay.known_photographs (tenant, sha256, sku, subject, space, phash, bands, job_id, view, at)
+SELECT 'bench', sha256(n::text::bytea), 'old', '', 'bench', ('x' || left(md5(n::text), 16))::bit(64)::bigint, '{}',
+    'known-' || n, 'view-0', '2026-01-01' FROM generate_series(CAST(:first AS bigint), :last) AS n
+""")
 ENGINE = EngineUse(name="none", digest="d" * 64, backend="none", precision="none", embedding_space="bench")
 
 
@@ -71,30 +77,29 @@ def a_job(number: int, sku: str, probes: list[ViewProbe]) -> JobEvidence:
 
 
 def fill(database: Engine, rng: np.random.Generator, hashes: int) -> list[ViewProbe]:
-    """Jobs of six views each, a few thousand a transaction; returns some of their probes."""
-    kept: list[ViewProbe] = []
+    """So many known photographs of random hashes, and the probes of some jobs more, which are returned: the others'
+    embeddings would be looked at where a hash is near, and of random ones none is."""
     with database.begin() as connection:
         for table in ("known_photographs", "probe_embeddings"):
             connection.execute(text(f"ALTER TABLE assay.{table} SET (autovacuum_enabled = off)"))
         connection.execute(
             text("INSERT INTO assay.embedding_spaces (space, dims) VALUES ('bench', :n)"), {"n": DIMENSIONS}
         )
-    for start in range(0, hashes, 6_000):
-        probes = [a_probe(rng, f"view-{n % VIEWS}") for n in range(start, min(start + 6_000, hashes))]
-        rows = [
-            {"tenant": "bench", "job_id": f"old-{(start + n) // VIEWS}", "view": p.view} for n, p in enumerate(probes)
-        ]
+    for first in range(1, hashes + 1, STEP):
         with database.begin() as connection:
-            images = [
-                {**row, "sha256": bytes.fromhex(p.sha256), "phash": signed(p.phash), "bands": bands(p.phash)}
-                | {"sku": "old", "subject": None, "at": NOW}
-                for row, p in zip(rows, probes, strict=True)
-            ]
-            copy(connection, probe_images, images)
-            vectors = [{**row, "space": "bench", "embedding": p.embedding} for row, p in zip(rows, probes, strict=True)]
-            connection.execute(probe_embeddings.insert(), vectors)
-        kept += probes[:: max(1, len(probes) // 200)]
-    return kept
+            connection.execute(KNOWN, {"first": first, "last": min(first + STEP - 1, hashes)})
+    probes = [a_probe(rng, f"view-{n % VIEWS}") for n in range(KEPT)]
+    rows = [{"tenant": "bench", "job_id": f"old-{n // VIEWS}", "view": p.view} for n, p in enumerate(probes)]
+    images = [
+        {**row, "sha256": bytes.fromhex(p.sha256), "phash": signed(p.phash), "bands": bands(p.phash)}
+        | {"sku": "old", "subject": None, "at": NOW}
+        for row, p in zip(rows, probes, strict=True)
+    ]
+    with database.begin() as connection:
+        copy(connection, probe_images, images)
+        vectors = [{**row, "space": "bench", "embedding": p.embedding} for row, p in zip(rows, probes, strict=True)]
+        connection.execute(probe_embeddings.insert(), vectors)
+    return probes
 
 
 def copied(rng: np.random.Generator, probe: ViewProbe) -> ViewProbe:

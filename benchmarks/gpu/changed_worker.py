@@ -1,6 +1,5 @@
 """`python -m benchmarks.gpu.changed_worker CHANGE`: the worker with one thing changed that no setting changes, to tell
-what that thing costs or is worth. `cpu-decode`: the CPU decodes, on a GPU. `no-maps`: maps have one cell each.
-`switching`: the interpreter's threads take turns ten times as often."""
+what that thing costs or is worth. `cpu-decode`: the CPU decodes, on a GPU. `no-maps`: maps have one cell each."""
 
 from __future__ import annotations
 
@@ -28,11 +27,7 @@ def no_maps() -> None:
     explanation._grids = blank  # type: ignore[assignment]  # noqa: SLF001 (looks inside on purpose)
 
 
-def switching() -> None:
-    sys.setswitchinterval(sys.getswitchinterval() / 10)
-
-
-CHANGES: Final = {"cpu-decode": cpu_decode, "no-maps": no_maps, "switching": switching}
+CHANGES: Final = {"cpu-decode": cpu_decode, "no-maps": no_maps}
 
 
 def main() -> None:

@@ -63,7 +63,6 @@ class EndToEnd:
         if full:
             step(f"{self.engine}: rival pillow", 45, partial(self.rival, "pillow"))
             step(f"{self.engine}: no maps", 30, self.without_maps)
-            step(f"{self.engine}: switching often", 25, self.switching_often)
             step(f"{self.engine}: inline", 35, self.inline)
             step(f"{self.engine}: consume", 20, self.consume)
             step(f"{self.engine}: 3.4 bits a pixel", 35, self.heavy)
@@ -107,12 +106,6 @@ class EndToEnd:
         self.section.fact(f"{self.engine} no maps", run.told())
         told = f"{self.rate:.0f} and {run.jobs_per_s:.0f} jobs/s"
         self.section.find("G18", self.rate / run.jobs_per_s, told)
-        return run.told()
-
-    def switching_often(self) -> dict[str, object]:
-        """The same load, and threads that get the interpreter's lock back ten times as soon."""
-        run = self._saturated("switching", self._jobs(), python=changed("switching"))
-        self.section.fact(f"{self.engine} switching often", run.told())
         return run.told()
 
     def _memory(self, run: Run) -> None:
