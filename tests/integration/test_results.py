@@ -23,7 +23,7 @@ from worker.adapters.phash import bands, signed, unsigned
 from worker.adapters.references import NewItem, NewReference, ReferenceStore
 from worker.adapters.results import PostgresResults
 from worker.core.policy import CategoryProfile
-from worker.errors import ServiceUnavailable
+from worker.errors import ConfigurationError, ServiceUnavailable
 
 
 @pytest.fixture
@@ -168,6 +168,25 @@ def test_other_errors_pass_through_at_once() -> None:
     with pytest.raises(KeyError):
         retrying(call)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        "ALTER FUNCTION assay.phash_pairs RENAME TO later",
+        "ALTER TABLE assay.known_photographs RENAME TO later",
+        "ALTER TABLE assay.known_photographs RENAME COLUMN subject TO later",
+    ],
+)
+def test_a_database_that_is_older_than_the_build_is_told_with_the_fix(
+    results: PostgresResults, database: Engine, older: str
+) -> None:
+    with database.begin() as connection:
+        connection.execute(text(older))
+    with pytest.raises(
+        ConfigurationError, match=r"older than this build \(.* does not exist.*\): run `assay migrate up`$"
+    ):
+        results.reused([an_evidence(a_job())])
 
 
 def test_the_stored_answer_was_erased(results: PostgresResults, database: Engine) -> None:

@@ -29,14 +29,19 @@ SELECT 'acme', 'job-' || n, 'logo', 'space', '[1,2,3]' FROM generate_series(1, {
 
 
 @pytest.fixture
-def grown(database_url: str) -> Iterator[Connection]:
+def connection(database_url: str) -> Iterator[Connection]:
     database = connect(database_url)
     with database.begin() as connection:
-        for statement in GROWN.split(";\n"):
-            if statement.strip():
-                connection.execute(text(statement))
         yield connection
     database.dispose()
+
+
+@pytest.fixture
+def grown(connection: Connection) -> Connection:
+    for statement in GROWN.split(";\n"):
+        if statement.strip():
+            connection.execute(text(statement))
+    return connection
 
 
 def scans(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -57,11 +62,11 @@ def test_each_search_goes_by_its_own_index_though_nothing_was_analysed(grown: Co
     assert all(f"{column} = " in kept for column in ("tenant", "job_id", "view", "space"))
 
 
-def test_hashes_within_four_bits_have_a_pair_of_pieces_in_common(grown: Connection) -> None:
+def test_hashes_within_four_bits_have_a_pair_of_pieces_in_common(connection: Connection) -> None:
     chance = random.Random(7)
     looks = [chance.getrandbits(64) for _ in range(3000)]
     nears = [look ^ sum(1 << bit for bit in chance.sample(range(64), MOST_BITS)) for look in looks]
-    found = grown.execute(
+    found = connection.execute(
         text("""
             WITH pair AS (
                 SELECT assay.phash_pairs(look) AS look, assay.phash_pairs(near) AS near,

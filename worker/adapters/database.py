@@ -2,8 +2,9 @@
 
 `database` is SQLAlchemy's Engine; the word engine belongs to encoders. Transient faults (the server is away, restarts,
 fails over, is out of connections or disk, or broke a tie between transactions) are retried a bounded number of times
-and then become ServiceUnavailable; everything else is a fault of ours and is raised as it is. A server that says
-nothing at all is given up as well: no thread waits for an answer longer than the server itself would work on it.
+and then become ServiceUnavailable. A table, column or function that is missing means a database that this build's
+migrations have not reached: ConfigurationError. Everything else is a fault of ours and is raised as it is. A server
+that says nothing at all is given up as well: no thread waits for an answer longer than the server itself would work.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from worker.errors import ConfigurationError, ServiceUnavailable
 T = TypeVar("T")
 
 ANSWER_GRACE_S = 2.0  # beyond the statement timeout, for the way there and back
+BEHIND = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
 # SQLSTATE prefixes: connection, shutdown, failover to a read-only server, a transaction that the server gave up while
 # this process slept, resources, ties, locks, statement timeout.
 TRANSIENT = ("08", "57P0", "25006", "25P03", "53", "40001", "40P01", "55P03", "57014")
@@ -122,7 +124,8 @@ def is_transient(error: BaseException) -> bool:
 
 def retrying(call: Callable[[], T], *, attempts: int = 4, longest_wait_s: float = 1.0, longest_s: float = 5.0) -> T:
     """Run `call`, a whole transaction, until it succeeds. Raises ServiceUnavailable after `attempts` in vain, or after
-    the one that failed when `longest_s` had passed: what takes long to fail is to pause intake soon."""
+    the one that failed when `longest_s` had passed: what takes long to fail is to pause intake soon; ConfigurationError
+    where the database is older than this build."""
     policy = Retrying(
         stop=stop_after_attempt(attempts) | stop_after_delay(longest_s),
         wait=wait_random_exponential(multiplier=0.05, max=longest_wait_s),
@@ -134,6 +137,11 @@ def retrying(call: Callable[[], T], *, attempts: int = 4, longest_wait_s: float 
     except (DBAPIError, PoolTimeout, psycopg.Error) as error:
         if is_transient(error):
             raise ServiceUnavailable("postgres", _told(error)) from error
+        if isinstance(getattr(error, "orig", error), BEHIND):
+            told = _told(error).splitlines()[0]
+            raise ConfigurationError(
+                f"the database is older than this build ({told}): run `assay migrate up`"
+            ) from error
         raise
 
 
