@@ -1,6 +1,6 @@
 -- Near photographs are found by two equal pieces of six instead of one of five: hashes that differ in at most four bits have
--- two in common, and of a million at random a search then reads seven rows, where it read six hundred. (Not STRICT: the planner
--- writes the function's body into a query only so, and a call costs a hundred times as much.)
+-- two in common, and of a million at random a search then reads seven rows, where it read six hundred. (Not STRICT: only so
+-- does the planner write the function's body into a query, where a call of its own would cost many times as much.)
 CREATE FUNCTION assay.phash_pairs(phash bigint) RETURNS integer[] LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ARRAY[
     0 << 22 | ((phash >> 0 & 2047) << 11 | (phash >> 11 & 2047))::int,
