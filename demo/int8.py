@@ -30,18 +30,22 @@ def main() -> None:
     given = parser.parse_args()
     render_set(given.folder, "eval", range(SKUS), math.inf, given.processes)
     test = load(given.folder, "eval")
-    figures = {name: measured(name, test) for name in ENCODERS}
+    figures = {name: measured(open_runner(read_engine(MODELS_DIR, name, shipped_keys())), test) for name in ENCODERS}
     sys.stdout.write(json.dumps(figures, indent=1) + "\n")
 
 
-def measured(name: str, test: Dataset) -> dict[str, float]:
-    """Recall and ROC areas of a shipped encoder; see demo.train.ship."""
-    runner = open_runner(read_engine(MODELS_DIR, name, shipped_keys()), "openvino")
+def measured(runner: Runner, test: Dataset) -> dict[str, float]:
+    """Recall and ROC areas; see demo.train.ship. Closes the runner."""
+    embeddings = embedded(runner, test)
+    return accuracy(embeddings, test, np.ones(embeddings.shape[:2], bool))
+
+
+def embedded(runner: Runner, test: Dataset) -> NDArray[np.float32]:
+    """Embeddings [G,K,D] of the whole set. Closes the runner."""
     try:
-        embeddings = np.stack([_embedded(runner, test.pixels[group]) for group in test.groups])
+        return np.stack([_embedded(runner, test.pixels[group]) for group in test.groups])
     finally:
         runner.close()
-    return accuracy(embeddings, test, np.ones(embeddings.shape[:2], bool))
 
 
 def _embedded(runner: Runner, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,14 +16,24 @@ from engines.architectures.family import Architecture, Weights, embedding_space
 from engines.architectures.graph import OPSET
 from engines.calibration import Histogram, Method, observe, thresholds
 from engines.golden import golden_bytes, golden_pixels
-from engines.manifest import EngineManifest, QuantizationCalibration, sha256_hex
+from engines.manifest import (
+    EngineManifest,
+    QuantizationCalibration,
+    golden_path,
+    manifest_path,
+    model_path,
+    sha256_hex,
+)
 from engines.onnxruntime_runner import OnnxRuntimeRunner
 from engines.preprocess import Preprocessing, normalised
 from engines.quantize import QuantPlan, plan_for, quantize
 
 PROFILES: Final = (1, 8, 32, 128)
 GROUPS: Final = {
-    "resnet18": (("convolutions", "int8"), ("embedding head", "fp32")),
+    "resnet18": (
+        ("convolutions", "int8"),
+        ("embedding head, patch head, additions of the stage that patches come from", "fp32"),
+    ),
     "vit_tiny16": (("linear layers", "int8"), ("attention, norms, patch embedding and embedding head", "fp32")),
 }
 TILING: Final = {"resnet18": "whole view", "vit_tiny16": "overview at half size and four quarters"}
@@ -76,6 +87,15 @@ def export_int8(seen: Observed, *, name: str, method: Method) -> ExportedEngine:
     return ExportedEngine(
         manifest=dataclasses.replace(draft, golden_sha256=sha256_hex(golden)), model=model, golden=golden
     )
+
+
+def write_unsigned(engine: ExportedEngine, folder: Path) -> None:
+    """Its files, for whoever has the key to sign."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = engine.manifest.name
+    model_path(folder, name).write_bytes(engine.model)
+    golden_path(folder, name).write_bytes(engine.golden)
+    manifest_path(folder, name).write_bytes(engine.manifest.to_json())
 
 
 def golden_of(model: bytes, manifest: EngineManifest) -> bytes:

@@ -2,8 +2,10 @@
 
 Residual networks: every convolution input, the output of each shortcut's convolution, and the inputs of the max and
 the global pool. Everything that reads such a tensor reads it dequantised, the residual addition too, so that TensorRT
-fuses whole blocks. Transformers: the inputs of linear layers alone, and only those layers read the dequantised value;
-a quantised residual stream destroys accuracy. Weights are INT8 initializers with a scale a channel."""
+fuses whole blocks. Where a graph gives patches, what they are made of is read as it is: their head is float, and so are
+the residual additions of the stage that they come from. Patches tell small details, and two thirds of what INT8 moved
+in them came from there. Transformers: the inputs of linear layers alone, and only those layers read the dequantised
+value; a quantised residual stream destroys accuracy. Weights are INT8 initializers with a scale a channel."""
 
 from __future__ import annotations
 
@@ -109,20 +111,50 @@ def _shortcuts(model: ModelProto) -> set[str]:
 
 
 def _residual_plan(model: ModelProto) -> QuantPlan:
-    activations: dict[str, frozenset[str]] = {}
+    planned: dict[str, None] = {}
     weights: dict[str, int] = {}
     same_range: dict[str, str] = {}
-    shortcuts = _shortcuts(model)
-    for node in model.graph.node:
+    shortcuts, floats = _shortcuts(model), _float_readers(model)
+    for node in (n for n in model.graph.node if n.name not in floats):
         if node.op_type in ("Conv", "MaxPool", "GlobalAveragePool"):
-            activations[node.input[0]] = frozenset()
+            planned[node.input[0]] = None
         if node.op_type == "Conv":
             weights[node.input[1]] = 0
             if node.name in shortcuts:
-                activations[node.output[0]] = frozenset()
+                planned[node.output[0]] = None
         if node.op_type == "MaxPool":
             same_range[node.output[0]] = node.input[0]
+    readers = {t: _readers(model, t) for t in planned}
+    activations = {t: r - floats if r & floats else frozenset[str]() for t, r in readers.items() if r - floats}
     return QuantPlan(activations=activations, weights=weights, same_range=same_range)
+
+
+def _float_readers(model: ModelProto) -> frozenset[str]:
+    """The nodes that make patches of a residual stage's last map, and the additions of that stage."""
+    makers = {o: n for n in model.graph.node for o in n.output}
+    found = _makers_of(model, "patches") - _makers_of(model, "embedding")
+    heads = [makers[name] for name in makers if makers[name].name in found]
+    waiting = [t for node in heads for t in node.input if t in makers and makers[t].name not in found]
+    while waiting:
+        node = makers[waiting.pop()]
+        if node.op_type == "Add":
+            found |= {node.name}
+        if node.op_type != "Conv":
+            waiting += [t for t in node.input if t in makers]
+    return found
+
+
+def _makers_of(model: ModelProto, tensor: str) -> frozenset[str]:
+    """All nodes that a tensor depends on."""
+    makers = {o: n for n in model.graph.node for o in n.output}
+    found: set[str] = set()
+    waiting = [tensor]
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            waiting += node.input
+    return frozenset(found)
 
 
 def _linear_plan(model: ModelProto) -> QuantPlan:

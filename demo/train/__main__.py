@@ -23,6 +23,7 @@ from engines.preprocess import Preprocessing, normalised
 
 LOG = logging.getLogger("demo.train")
 INDEX_S, EVAL_S = 60.0, 60.0
+FAMILIES = ("resnet18", "vit_tiny16")
 
 
 def main() -> None:
@@ -54,12 +55,15 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser("ship", help="export and measure weights without torch")
     again.add_argument("--weights", type=Path, help=".npz; random weights without it (dry runs)")
     again.set_defaults(run=_ship)
-    for command in (render, fit, again):
+    replan = commands.add_parser("replan", help="the shipped engines under today's placement of Q/DQ pairs, unsigned")
+    replan.set_defaults(run=_replan)
+    for command in (render, fit, again, replan):
         command.add_argument("--data", type=Path, required=True)
     for command in (fit, again):
-        command.add_argument("--family", required=True, choices=("resnet18", "vit_tiny16"))
-        command.add_argument("--out", type=Path, required=True)
+        command.add_argument("--family", required=True, choices=FAMILIES)
         command.add_argument("--finish", type=float, help="end the measurements at this wall-clock time")
+    for command in (fit, again, replan):
+        command.add_argument("--out", type=Path, required=True)
         command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     publish = commands.add_parser("publish", help="sign engines with a fresh key and lay them into a models folder")
     publish.add_argument("--source", type=Path, required=True)
@@ -168,6 +172,18 @@ def _clock(options: Any) -> Clock:
 
 def _told(options: Any, report: dict[str, float]) -> None:
     LOG.info("report of %s:\n%s", options.family, json.dumps(report, indent=1, sort_keys=True))
+
+
+def _replan(options: Any) -> None:
+    from demo.train.replan import measured, replanned
+    from engines.catalogue import MODELS_DIR, read_engine, shipped_keys
+    from engines.export import write_unsigned
+
+    test = load(options.data, "eval")
+    for name in FAMILIES:
+        made = measured(replanned(read_engine(MODELS_DIR, name, shipped_keys())), test, options.threads)
+        write_unsigned(made, options.out)
+        LOG.info("%s: %s", name, made.manifest.onnx_sha256)
 
 
 def _publish(options: Any) -> None:

@@ -19,8 +19,8 @@ from demo.train.layout import RESERVED_SKUS, VIEWS_A_SKU, Dataset
 from demo.unseen import UNSEEN_FAMILIES
 from engines.architectures import Architecture, Weights
 from engines.calibration import Method
-from engines.export import ExportedEngine, Observed, export_int8, observed
-from engines.manifest import EngineManifest, golden_path, manifest_path, model_path
+from engines.export import ExportedEngine, Observed, export_int8, observed, write_unsigned
+from engines.manifest import EngineManifest
 from engines.onnxruntime_runner import OnnxRuntimeRunner
 
 LOG = logging.getLogger(__name__)
@@ -141,8 +141,5 @@ def _write(engine: ExportedEngine, out: Path, report: dict[str, float]) -> None:
     told = {n: v for n, v in report.items() if np.isfinite(v)}
     told |= {f"kept_from_training.{family}": 1.0 for family in UNSEEN_FAMILIES}
     manifest: EngineManifest = dataclasses.replace(engine.manifest, report=tuple(sorted(told.items())))
-    out.mkdir(parents=True, exist_ok=True)
-    model_path(out, manifest.name).write_bytes(engine.model)
-    golden_path(out, manifest.name).write_bytes(engine.golden)
-    manifest_path(out, manifest.name).write_bytes(manifest.to_json())
+    write_unsigned(dataclasses.replace(engine, manifest=manifest), out)
     (out / f"{manifest.name}.report.json").write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")

@@ -14,6 +14,7 @@ from engines.architectures import architecture_of, seeded_weights
 from engines.architectures.family import embedding_space
 from engines.calibration import Histogram, observe, thresholds
 from engines.quantize import float_twin, plan_for, quantize
+from engines.recipes import only_outputs
 
 FAMILIES = ("resnet18", "vit_tiny16")
 SIZE = 64
@@ -121,17 +122,31 @@ def numpy_helper_size(model: Any, name: str) -> int:
 
 
 def test_residual_placement() -> None:
-    """Every convolution and both pools read dequantised tensors; so do both sides of an addition that follows a
-    downsample; the max pool changes no scale."""
+    """Every convolution but the patches' head and both pools read dequantised tensors; so do both sides of an addition
+    that follows a downsample; the max pool changes no scale."""
     _, model = quantised("resnet18")
     makers = {n.output[0]: n for n in model.graph.node}
     for node in model.graph.node:
-        if node.op_type in ("Conv", "MaxPool", "GlobalAveragePool"):
+        if node.op_type in ("Conv", "MaxPool", "GlobalAveragePool") and node.name != "patch_proj":
             assert makers[node.input[0]].op_type == "DequantizeLinear", node.name
     shortcut = next(n for n in model.graph.node if n.name == "layer2.0.add").input[1]
     assert makers[shortcut].op_type == "DequantizeLinear"
     scales = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     assert scales["maxpool/scale"] == scales["relu/scale"]
+
+
+def test_what_patches_are_made_of_is_read_as_it_is() -> None:
+    """Their head, and the additions of the stage that they come from; a graph without patches has no such place."""
+    graph, model = quantised("resnet18")
+    inputs = {n.name: tuple(n.input) for n in model.graph.node}
+    assert inputs["patch_proj"][:2] == ("layer3.1.relu2", "patch_proj.weight")
+    assert inputs["layer3.1.add"] == ("layer3.1.conv2", "layer3.0.relu2")
+    assert inputs["layer3.0.add"] == ("layer3.0.conv2", "layer3.0.downsample.0")
+    assert inputs["layer3.1.conv1"][0] == "layer3.0.relu2/dequantized"
+    assert inputs["layer2.1.add"][1] == inputs["layer2.1.conv1"][0] == "layer2.0.relu2/dequantized"
+    plain = plan_for(only_outputs(graph, ("embedding",)), "resnet18")
+    assert all(not readers for readers in plain.activations.values())
+    assert "layer3.0.downsample.0" in plain.activations
 
 
 def test_transformer_placement() -> None:

@@ -6,9 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from demo.goods import CATEGORIES, FAMILIES, Family, training_skus
 from demo.goods.design import design_of
@@ -17,9 +19,15 @@ from demo.train.layout import PLANS, VIEWS_A_SKU, Dataset, arrays, load, save_in
 from demo.train.near import NEAR_MISSES
 from demo.train.publish import publish_all
 from demo.train.renders import render_set
-from engines.catalogue import open_runner, read_engine, shipped_keys
-from engines.manifest import golden_path, manifest_path, model_path
+from demo.train.replan import replanned
+from engines.architectures import architecture_of, seeded_weights
+from engines.calibration import observe, thresholds
+from engines.catalogue import VerifiedEngine, open_runner, read_engine, shipped_keys
+from engines.golden import golden_pixels
+from engines.manifest import golden_path, manifest_path, model_path, sha256_hex
+from engines.preprocess import Preprocessing, normalised
 from engines.publish import seeded_engine
+from engines.quantize import float_twin, plan_for, quantize
 
 
 def test_auc() -> None:
@@ -151,3 +159,29 @@ def test_published_engines_verify(tmp_path: Path) -> None:
     open_runner(verified, "auto", threads=1).close()
     with pytest.raises(FileNotFoundError):
         publish_all(to / "empty", to, Ed25519PrivateKey.generate())
+
+
+def test_a_published_engine_gets_todays_placement_and_keeps_its_weights_and_ranges() -> None:
+    architecture = architecture_of("resnet18", 64)
+    graph = architecture.build(seeded_weights(architecture, 1))
+    today = plan_for(graph, "resnet18")
+    everywhere = dataclasses.replace(
+        today,
+        activations={**dict.fromkeys(today.activations, frozenset[str]()), "layer3.0.downsample.0": frozenset()},
+        weights={**today.weights, "patch_proj.weight": 0},
+    )
+    images = list(normalised(golden_pixels(64), Preprocessing(size=64)))
+    ranges = thresholds(observe(graph, everywhere, images), "min-max")
+    before = quantize(graph, everywhere, ranges)
+    engine = seeded_engine("resnet18", 1, image_size=64)
+    manifest = dataclasses.replace(engine.manifest, report=(("fp32.recall_at_1", 1.0), ("int8.recall_at_1", 0.5)))
+    made = replanned(VerifiedEngine(manifest=manifest, model=before.SerializeToString(), golden=b""))
+    after = onnx.load_from_string(made.model)
+    old, new = ({i.name: numpy_helper.to_array(i) for i in one.graph.initializer} for one in (before, after))
+    assert new.keys() >= {f"{weight}/int8" for weight in today.weights}
+    assert "patch_proj.weight/int8" in old.keys() - new.keys()
+    for name in old.keys() & new.keys():
+        np.testing.assert_allclose(new[name], old[name], rtol=1e-6)
+    assert made.model == quantize(float_twin(before), today, ranges).SerializeToString(deterministic=True)
+    assert made.manifest.report == (("fp32.recall_at_1", 1.0),)
+    assert made.manifest.onnx_sha256 == sha256_hex(made.model)
