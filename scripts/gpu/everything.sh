@@ -35,7 +35,7 @@ recal      500  900 $python -m demo.recalibrate --backend tensorrt
 demo       150  240 make demo OFFLINE=1 PYTHON=$python
 accuracy   440  480 bench accuracy 460
 e2e-demo   110  160 bench e2e-demo 140
-life       420  480 bench engine-life 460
+life       500  570 bench engine-life 550
 gpus       150  260 bench gpus 240
 "
 declare -A groups=(
@@ -45,7 +45,7 @@ declare -A groups=(
   [rest]="gallery e2e-vit transact drill faults" # 540 s: G15, G17, G22, engines that must not serve, the device's faults
   [goods]="recal"                               # 500 s: the demo's score calibration for a GPU, which its demo asks for
   [long]="accuracy demo"                        # 590 s: G5, and the demo on the GPU
-  [life]="life e2e-demo"                        # 530 s: a release of plans from import to rollback, G20's swap
+  [life]="life e2e-demo"                        # 610 s: a release of plans from import to rollback, G20's swap
   [several]="gpus"                              # 150 s, two GPUs or four: G12
 )
 
