@@ -11,14 +11,14 @@ import hashlib
 import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
 from rich.console import Console
-from rich.progress import Progress
 
 from demo.evaluate.controls import controls
-from demo.evaluate.jobs import Case, cases
+from demo.evaluate.jobs import cases
 from demo.evaluate.measure import (
     Figures,
     agreement,
@@ -30,23 +30,18 @@ from demo.evaluate.measure import (
     reliability,
     shuffled,
 )
-from demo.evaluate.outcomes import Outcome, outcomes
+from demo.evaluate.outcomes import Outcome
 from demo.evaluate.page import render
-from demo.evaluate.photographs import render_all
 from demo.evaluate.plan import Plan, first_skus, full, quick
-from demo.evaluate.run import Unanswered, calibration, judged, profiles
+from demo.evaluate.run import calibration, profiles
+from demo.evaluate.session import ROOT, ended, outcomes_of, photographs
 from demo.evaluate.sheets import draw_worst
 from demo.evaluate.untrained import untrained
 from demo.goods import FAMILIES
 from demo.unseen import UNSEEN_FAMILIES
-from devstack import Devstack, DevstackError
-from worker.errors import AssayError
-from worker.observe import configure_logs
 
-ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "docs" / "measurements"
 SCRATCH = ROOT / "benchmarks" / "out" / "verdicts"
-WIDTH = 140
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,17 +52,7 @@ class Options:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _options(arguments)
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
-    configure_logs(level="warning", form="console")
-    try:
-        return _evaluate(options, console)
-    except KeyboardInterrupt:
-        console.print("stopped; photographs that are done stay in the cache")
-        return 130
-    except (AssayError, DevstackError, Unanswered) as error:
-        console.print(f"[bold red]evaluate:[/] {error}", highlight=False)
-        return 2
+    return ended(partial(_evaluate, _options(arguments)))
 
 
 def _options(arguments: list[str] | None) -> Options:
@@ -88,12 +73,12 @@ def _options(arguments: list[str] | None) -> Options:
 
 def _evaluate(options: Options, console: Console) -> int:
     started_s = monotonic()
-    folder = _photographs(options.plan, console)
+    folder = photographs(options.plan, console)
     console.print(f"photographs in {folder}  ({monotonic() - started_s:.0f} s)")
     if options.render_only:
         return 0
     all_cases = cases(options.plan, folder)
-    found = _outcomes(options.plan, all_cases, folder, console)
+    found = outcomes_of(options.plan, all_cases, folder, console)
     console.print(f"{len(found)} verdicts  ({monotonic() - started_s:.0f} s)")
     told = figures(options.plan, found, folder)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -106,19 +91,6 @@ def _evaluate(options: Options, console: Console) -> int:
     console.print(f"figures: {written}, sha256 {digest}\npage: {page}", highlight=False)
     console.print(f"worst errors: {worst}  ({monotonic() - started_s:.0f} s)", highlight=False)
     return 0
-
-
-def _photographs(plan: Plan, console: Console) -> Path:
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("rendering, SKU by SKU", total=None)
-        return render_all(plan, progress=lambda done, of: progress.update(task, completed=done, total=of))
-
-
-def _outcomes(plan: Plan, all_cases: list[Case], folder: Path, console: Console) -> list[Outcome]:
-    stack = Devstack(ROOT / ".demo" / "evaluation", report=lambda line: console.print(line, highlight=False))
-    with stack.session() as addresses:
-        found = judged(all_cases, plan.references, folder, addresses, console)
-    return outcomes(found, profiles())
 
 
 def figures(plan: Plan, found: list[Outcome], folder: Path) -> Figures:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from demo.goods import CATEGORIES, FAMILIES, Sku, make_sku
 from demo.photographs import JOB_SPECIMENS, REFERENCE_SPECIMENS, Specimen
+from demo.unseen import SEEN_FAMILIES
 
 FULL_SEEDS = range(50_000, 60_000)
 QUICK_SEEDS = range(90_000, 91_000)  # for development and tests, so that nobody tunes on the evaluation's goods
@@ -54,6 +55,22 @@ def full() -> Plan:
 def quick() -> Plan:
     """Twelve SKUs of other seeds, 24 genuine and 24 forged specimens: whether all of it runs, not how good it is."""
     return _plan("quick", QUICK_SEEDS, skus=12, each=24, strengths=(0.4, HEADLINE), degraded=2)
+
+
+def more(count: int) -> Plan:
+    """So many further forgeries at strength 1 of the families that training has seen, on the full plan's SKUs, and no
+    genuine job; each family meets each SKU once before it meets one again."""
+    whole, first = full(), JOB_SPECIMENS.start + 2_000
+    skus = len(whole.skus)
+    forged = tuple(
+        Specimen(
+            sku=whole.skus[n % skus],
+            specimen=first + n // skus,
+            family=SEEN_FAMILIES[(n + n // skus) % len(SEEN_FAMILIES)],
+        )
+        for n in range(count)
+    )
+    return replace(whole, genuine=(), forged=forged, strengths=(HEADLINE,), degraded=0)
 
 
 def first_skus(plan: Plan, count: int) -> Plan:

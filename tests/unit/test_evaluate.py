@@ -21,10 +21,11 @@ from demo.evaluate import measure, statistics
 from demo.evaluate.controls import controls
 from demo.evaluate.degraded import DEGRADATIONS, degraded
 from demo.evaluate.jobs import Case
+from demo.evaluate.more import rates
 from demo.evaluate.outcomes import Outcome, outcomes, replayed
 from demo.evaluate.page import render
 from demo.evaluate.photographs import photograph_of, touched
-from demo.evaluate.plan import FULL_SEEDS, HEADLINE, QUICK_SEEDS, at, first_skus, full, quick
+from demo.evaluate.plan import FULL_SEEDS, HEADLINE, QUICK_SEEDS, at, first_skus, full, more, quick
 from demo.evaluate.run import Judged
 from demo.evaluate.statistics import auc, auc_estimate, dilated, permuted_auc, pointed, rate_estimate
 from demo.goods import FAMILIES, catalogue, heldout_skus, jpeg, make_sku
@@ -187,6 +188,16 @@ def test_a_part_of_a_plan_keeps_whole_skus() -> None:
         assert some == tuple(one for one in all_of_them if one.sku in part.skus) != ()
 
 
+def test_the_larger_sample_is_of_specimens_that_the_evaluation_has_not_judged() -> None:
+    whole, plan = full(), more(1_005)
+    assert plan.references == whole.references and not plan.genuine and not plan.weaker
+    assert Counter(one.family for one in plan.forged) == dict.fromkeys(SEEN_FAMILIES, 201)
+    assert len({(one.sku, one.family) for one in plan.forged}) == 1_005, "each family meets each SKU"
+    judged = {one.specimen for one in (*whole.genuine, *whole.forged, *whole.references)}
+    assert not judged & {one.specimen for one in plan.forged}
+    assert {one.strength for one in plan.forged} == {HEADLINE}
+
+
 # --- bad photographs --------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +353,20 @@ def test_figures_and_page_hold_together(found: list[Outcome], monkeypatch: pytes
     assert "too few to say how good" in page
     assert not re.search(r"(src|href)=|https?://|<script", page)
     assert page.count("<svg") > 20
+
+
+def test_the_larger_samples_table_has_all_and_each_category_and_family(found: list[Outcome]) -> None:
+    forged = [one for one in found if not one.genuine]
+    tables = rates(forged, CALIBRATION, POLICY.profiles)
+    own = 1 + measure.BUDGETS.index((POLICY.profiles["bag"].alpha_accept, POLICY.profiles["bag"].alpha_reject))
+    assert [[str(cell) for cell in table.columns[0].cells] for table in tables] == [["all", "bag", "stitch_pitch"]] * 2
+    said = Counter(one.verdict for one in forged)
+    assert len(said) > 1
+    for table, verdict in zip(tables, (Verdict.AUTHENTIC, Verdict.INCONCLUSIVE), strict=True):
+        hits = said[verdict]
+        low, high = wilson_interval(hits, 30)
+        told = f"{hits} of 30, {hits / 30:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+        assert list(table.columns[own].cells) == [told] * 3
 
 
 def test_a_bad_photograph_that_nobody_notices_is_counted_so(found: list[Outcome]) -> None:
