@@ -1,7 +1,7 @@
 """How often forgeries like those of the calibration pass, on more of them: `python -m demo.evaluate.more [N]`.
 
-The evaluation's 315 leave such a rate an interval of five points and more. These are N further specimens of the
-families that training has seen, at strength 1, on the same SKUs, through the same real worker; nothing is published.
+The evaluation's 315 leave such a rate an interval of six points. These are N further specimens of the families that
+training has seen, at strength 1, on the same SKUs, through the same real worker; nothing is published.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def _rows(
 
 
 def _table(what: str, key: str, rows: Mapping[str, Sequence[Node]]) -> Table:
-    table = Table("", title=f"Seen forgeries at strength 1 {what}, of all (95 %)", title_justify="left")
+    title = f"Seen forgeries {what} (95 %), by budgets of forged called authentic, genuine called counterfeit"
+    table = Table("", title=title, title_justify="left")
     for accept, reject in BUDGETS:
         table.add_column(f"{accept:.0%}, {reject:.0%}", justify="right", no_wrap=True)
     for name, pairs in rows.items():
