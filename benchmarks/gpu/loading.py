@@ -6,9 +6,10 @@ import os
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import mean
 from time import monotonic
 from types import TracebackType
@@ -31,13 +32,15 @@ LEAST_TIMED = 0.3
 FEW = 100  # jobs, as of a dry run, whose figures mean nothing
 LOOKED_AT = 200  # verdicts that are read in full
 GIL_S = 6
+SPARE = 1.5  # times the jobs that are answered while py-spy samples: it must not see a worker with nothing to do
 MOST_TOLD = 25  # functions and threads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """`jobs_per_s` over the timed jobs; processor time in ms a job; memory of all workers; `gil_us`: Python time
-    holding the GIL a job, and `held` where, with the CPU time by thread; those and `metrics` are the first one's."""
+    """`jobs_per_s` over the timed jobs; processor time in ms a job; memory of all workers; `held`: the CPU time by
+    thread, of the timed jobs; it and `metrics` are the first one's. Then, of a part of its own in which py-spy sampled
+    and `sampled_jobs_per_s` were answered: `gil_us`, Python time holding the GIL a job, and in `held` where."""
 
     jobs: int
     jobs_per_s: float
@@ -47,10 +50,11 @@ class Run:
     verdicts: Mapping[str, int]
     reasons: Mapping[str, int]
     result_bytes: float
-    gil_us: float | None
     held: Mapping[str, Mapping[str, float]]
     gpu: Mapping[str, float]
     metrics: str
+    gil_us: float | None = None
+    sampled_jobs_per_s: float | None = None
 
     def told(self) -> dict[str, object]:
         """For the record; the metrics page is long."""
@@ -112,12 +116,15 @@ def saturated(
     workers: int = 1,
 ) -> Run:
     """Fill the topic with `jobs`, start `workers` on the GPU, and wait for all verdicts. `python`: what the interpreter
-    is given. Raises RunFailed."""
+    is given. `gil`: then more of the same load, for one worker's samples. Raises RunFailed."""
     kafka = deployed.settings.kafka
     with KafkaFollower(kafka.client_config(), [kafka.topics.results, kafka.topics.dlq]) as follower:
         deployed.fill(load, jobs, name)
         with together(started(deployed, python, number=n, workers=workers) for n in range(workers)) as running:
-            return _watched(running, follower, jobs, gil=gil)
+            heard = Heard(running, follower)
+            run = _watched(running, heard, jobs, by_thread=gil)
+            more = partial(deployed.fill, load, name=f"{name}-sampled")
+            return with_samples(run, running[0], heard, more) if gil else run
 
 
 def changed(change: str) -> tuple[str, ...]:
@@ -189,6 +196,16 @@ class Heard:
                 raise RunFailed(f"{self.count} of {count} jobs were answered:\n{told}")
         return heard_s
 
+    def rate(self, seconds: float, last: int) -> float | None:
+        """Jobs a second over at least `seconds`; None where answer `last` came before. Raises RunFailed."""
+        first, began_s, heard_s = self.count, monotonic(), 0.0
+        while heard_s < began_s + seconds:
+            if self.count >= last:
+                print(f"all {last} jobs were answered before {seconds} s were over", flush=True)
+                return None
+            heard_s = self.until(self.count + 1)
+        return (self.count - first) / (heard_s - began_s)
+
     def catch_up(self) -> None:
         """Take what waits to be read."""
         while (record := self._follower.poll(0.0)) is not None:
@@ -204,39 +221,52 @@ class Heard:
         return next((worker for worker in self._workers if worker.process.poll() is not None), None)
 
 
-def _watched(workers: Sequence[WorkerProcess], follower: KafkaFollower, jobs: int, *, gil: bool) -> Run:
-    processes, heard = [psutil.Process(worker.process.pid) for worker in workers], Heard(workers, follower)
+def _watched(workers: Sequence[WorkerProcess], heard: Heard, jobs: int, *, by_thread: bool) -> Run:
+    processes = [psutil.Process(worker.process.pid) for worker in workers]
     with GpuWatch() as gpu:
         heard.catch_up()
         first, last = timed_part(heard.count, jobs, alone=len(workers) == 1)
         began_s = heard.until(first)
         worker_s, machine_s = sum(map(processor_s, processes)), machine_busy_s()
-        sampler, threads = (_sampler(workers[0]), Threads(workers[0])) if gil else (None, None)
+        threads = Threads(workers[0]) if by_thread else None
         ended_s = heard.until(last)
         timed = last - first
-        rate = timed / max(ended_s - began_s, 1e-9)
         used = sum(map(processor_s, processes)) - worker_s, machine_busy_s() - machine_s
         spent_us = threads.spent_us(timed / len(workers)) if threads else {}
         resident = sum(process.memory_info().rss for process in processes) / MB
         metrics = workers[0].get("/metrics")
         heard.until(jobs)
     verdicts, reasons = read(heard.kept)
-    samples = _samples(sampler) if sampler else None
-    each = rate / len(workers)
     return Run(
         jobs=jobs,
-        jobs_per_s=rate,
+        jobs_per_s=timed / max(ended_s - began_s, 1e-9),
         worker_cpu_ms=used[0] / timed * 1e3,
         machine_cpu_ms=used[1] / timed * 1e3,
         resident_mb=round(resident, 1),
         verdicts=verdicts,
         reasons=reasons,
         result_bytes=heard.bytes / max(heard.count, 1),
-        gil_us=samples.share / each * 1e6 if samples else None,
-        held={"CPU by thread, us": spent_us, **(_held(samples, each) if samples else {})},
+        held={"CPU by thread, us": spent_us},
         gpu=gpu.told(),
         metrics=metrics,
     )
+
+
+def with_samples(run: Run, worker: WorkerProcess, heard: Heard, fill: Callable[[int], None]) -> Run:
+    """`run` with who held the lock. py-spy pauses the worker, so that the rate while it samples is another, and the
+    share of that time belongs to it. Where nothing could be sampled `run` is as it was. Raises RunFailed."""
+    ramp = max(1, round(run.jobs * RAMP))
+    last = heard.count + ramp + round(run.jobs_per_s * GIL_S * SPARE) + 1
+    fill(last - heard.count)
+    heard.until(heard.count + ramp)
+    sampler = _sampler(worker)
+    rate = heard.rate(GIL_S, last) if sampler else None
+    samples = _samples(sampler) if sampler else None
+    heard.until(last)
+    if samples is None or rate is None:
+        return run
+    held = {**run.held, **_held(samples, rate)}
+    return replace(run, gil_us=samples.share / rate * 1e6, sampled_jobs_per_s=rate, held=held)
 
 
 def timed_part(answered: int, jobs: int, *, alone: bool) -> tuple[int, int]:

@@ -32,12 +32,14 @@ class Section:
         """What is left of the budget."""
         return self._until - monotonic()
 
-    def step(self, name: str, expected_s: float, call: Callable[[], T]) -> T | None:
-        """Run `call`, unless less time is left than it is expected to take. None where it did not run or failed; its
-        record says which, and a value that JSON can hold stands in it."""
-        if self.left_s < expected_s:
-            print(f"-- {name}: skipped, {self.left_s:.0f} s left of the {expected_s:.0f} s it takes", flush=True)
-            self._ended(name, "skipped", 0.0, f"needed {expected_s:.0f} s, {max(self.left_s, 0):.0f} s were left")
+    def step(self, name: str, expected_s: float, call: Callable[[], T], *, kept_s: float = 0.0) -> T | None:
+        """Run `call`, unless less time is left than it is expected to take, beside `kept_s` for steps after it. None
+        where it did not run or failed; its record says which, and a value that JSON can hold stands in it."""
+        if self.left_s < expected_s + kept_s:
+            kept = f" and {kept_s:.0f} s for steps after it" if kept_s else ""
+            print(f"-- {name}: skipped, {self.left_s:.0f} s left of the {expected_s:.0f} s it takes{kept}", flush=True)
+            told = f"needed {expected_s:.0f} s{kept}, {max(self.left_s, 0):.0f} s were left"
+            self._ended(name, "skipped", 0.0, told)
             return None
         began = monotonic()
         try:

@@ -16,9 +16,9 @@ from benchmarks.gpu.serving import Deployed, Load, deployed, load_of, serving_of
 from devstack import Addresses, Devstack
 from worker.observe import configure_logs
 
-RENDER_S: Final = 20.0
-GRAPHS_S: Final = 20.0  # where an engines section left them; else a minute and a half
-DEPLOY_S: Final = 60.0  # a plan is built by it
+RENDER_S: Final = 10.0
+GRAPHS_S: Final = 25.0  # of ResNet-50; of ViT-B/16 a minute and a half, where no engines section left them
+DEPLOY_S: Final = 45.0  # a plan is built by it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
