@@ -1,6 +1,6 @@
-"""Section `engine-life`: docs/engine-life.sh with TensorRT plans under load, many swaps with the gap that they leave,
-fallback to the engine before and to the CPU, and the drill's table. Encoders and goods are the tests': with larger
-photographs the engine whose ranges are wrong is hardly worse, and no canary could tell."""
+"""Section `engine-life`: docs/engine-life.sh with TensorRT plans under load, fallback to the CPU and to the engine
+before, and many swaps with the gap that they leave. Encoders and goods are the tests': with larger photographs the
+engine whose ranges are wrong is hardly worse, and no canary could tell."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.gpu.machine import memory_used_mb
 from benchmarks.gpu.record import Section
+from benchmarks.gpu.script_commands import Commands
 from benchmarks.gpu.standing import services
 from demo.stand import WorkerProcess
 from devstack import Addresses
@@ -27,7 +28,7 @@ from schemas.verdict import VerdictEvent
 from tests.engine_life.encoders import FAMILY
 from tests.engine_life.running import Life, Load, new_life
 
-ROUNDS: Final = 5
+ROUNDS: Final = 4
 WITHIN_S: Final = 120.0
 DID: Final = ("--by", "bench", "--why", "benchmarks.gpu.engine_life")
 RELEASES: Final = """
@@ -73,12 +74,11 @@ class Measured:
 
     def run(self) -> None:
         step = self.section.step
-        if step("prepare", 20, self.prepare) is None or step("life", 200, self.whole_life) is None:
+        if step("prepare", 10, self.prepare) is None or step("life", 430, self.whole_life) is None:
             return
-        step("swaps", 90, self.swaps)
+        step("fallback to the CPU", 20, self.to_cpu)
         step("fallback to the one before", 40, self.to_previous)
-        step("fallback to the CPU", 40, self.to_cpu)
-        step("drill", 60, self.drill)
+        step("swaps", 62, self.swaps)
 
     def prepare(self) -> str:
         folder = self.section.folder / "life"
@@ -88,19 +88,21 @@ class Measured:
 
     def whole_life(self) -> dict[str, Any]:
         """The script, with a worker and jobs beside it."""
-        life = self.life
-        with life.script(BACKEND=self.backend, BATCHES="1, 8, 32") as script:
+        life, commands = self.life, Commands(self.life.told)
+        with life.script(BACKEND=self.backend, BATCHES="1, 8, 32") as script, commands.followed():
             life.wait_served(script)
             with life.workers(1) as (worker,):
                 with life.jobs():
                     code = script.wait(max(self.section.left_s, 1.0))
-                    told = {"swaps": swap_gaps(worker.get("/metrics")), "GPU MB": memory_used_mb()}
+                    gaps, used_mb = swap_gaps(worker.get("/metrics")), memory_used_mb()
                 if code != 0:
                     raise RuntimeError(f"the script ended with {code}:\n{life.tail()}")
                 answered = self.answered()
         builds = {path.parent.parent.name: _build(path) for path in sorted(life.folder.glob("work/*/built/build.json"))}
         self.section.fact("builds", builds)
-        return {**told, "releases": self.releases(), "jobs": answered}
+        self.section.fact("commands of the life, s", commands.seconds())
+        self._found(gaps)
+        return {"swaps": gaps, "GPU MB": used_mb, "releases": self.releases(), "jobs": answered}
 
     def answered(self) -> dict[str, Any]:
         """How jobs were answered, so far: a worker must be there for those that are not."""
@@ -138,22 +140,28 @@ class Measured:
                     self._turn(worker, "take-back", FAMILY)
                 told = swap_gaps(worker.get("/metrics"))
             answered = self.answered()
-        self.section.find("G20-swap", told["p99 ms"], f"the bound of its bucket; {told['swaps']:.0f} swaps, {told}")
+        self._found(told)
         at = {event.job_id: event.judged_at.timestamp() for event in self.events()}
         parts = {"without": life.sent[first:calm], "with swaps": life.sent[calm:]}
         apart = {name: _apart([at[one.job_id] for one in jobs]) for name, jobs in parts.items()}
         return {"swaps": told, "ms between verdicts": apart, "jobs": answered}
 
+    def _found(self, told: Mapping[str, float]) -> None:
+        self.section.find("G20-swap", told["p99 ms"], f"the bound of its bucket; {told['swaps']:.0f} swaps, {told}")
+
     def _publish(self) -> None:
         """The first engine once more, as the newest version: what was current before it never comes back."""
-        built, stand = self.life.folder / "work" / "first" / "built", self.life.stand
+        built = self.life.folder / "work" / "first" / "built"
         signed = ("--key", str(self.life.folder / "work" / "curator.pem"), "--report", str(built / "evaluation.json"))
-        stand.assay("engine", "publish", str(built / "engine"), FAMILY, *signed, *DID, env=stand.curator)
-        stand.assay("engine", "verify", FAMILY, "--backend", self.backend, *DID, env=stand.curator)
+        self._assay("publish", str(built / "engine"), FAMILY, *signed)
+        self._assay("verify", FAMILY, "--backend", self.backend)
+
+    def _assay(self, *command: str) -> None:
+        self.life.stand.assay("engine", *command, *DID, env=self.life.stand.curator)
 
     def _turn(self, worker: WorkerProcess, *command: str) -> None:
         before = line_ups(worker)
-        self.life.stand.assay("engine", *command, *DID, env=self.life.stand.curator)
+        self._assay(*command)
         until = monotonic() + WITHIN_S
         while line_ups(worker) == before:
             if monotonic() > until:
@@ -161,17 +169,19 @@ class Measured:
             threading.Event().wait(0.05)
 
     def to_previous(self) -> dict[str, Any]:
-        """The current engine's file is cut short: a worker that starts serves the one before."""
-        stand = self.life.stand
-        stand.assay("engine", "promote", FAMILY, *DID, env=stand.curator)
+        """An engine becomes current whose file is then cut short: a worker that starts serves the one before, which is
+        current again at the end."""
+        self._publish()
+        self._assay("promote", FAMILY)
         (row,) = self.life.rows("SELECT id FROM assay.engines WHERE state = 'current'")
         model = self.life.folder / "registry" / str(row[0]) / "model.onnx"
         whole = model.read_bytes()
         model.write_bytes(whole[: len(whole) // 2])
         try:
-            return self._degraded(stand.worker("previous"))
+            return self._degraded(self.life.stand.worker("previous"))
         finally:
             model.write_bytes(whole)
+            self._assay("rollback", FAMILY)
 
     def to_cpu(self) -> dict[str, Any]:
         """No engine opens on the usual backend: a worker that starts serves on the CPU's other one."""
@@ -194,14 +204,6 @@ class Measured:
         serving = Counter(f"{e.digest[:12]} on {e.backend}" for event in events for e in event.provenance.engines)
         degraded = sum(event.provenance.degraded for event in events)
         return {"ready s": round(ready_s, 2), "jobs": len(late), "degraded": degraded, "engines": dict(serving)}
-
-    def drill(self) -> list[dict[str, Any]]:
-        command = ("engine", "drill", "--json", "--name", FAMILY)
-        told: dict[str, Any] = json.loads(self.life.stand.assay(*command, timeout_s=max(self.section.left_s, 1.0)))
-        if not told["as_expected"]:
-            raise RuntimeError(f"not all as expected: {told['cases']}")
-        cases: list[dict[str, Any]] = told["cases"]
-        return cases
 
 
 def swap_gaps(page: str) -> dict[str, float]:
