@@ -4,16 +4,18 @@ starts on one deployment: G7, G8, G11 and G20."""
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from benchmarks.gpu.cold_start import TIMED_WORKER, ColdStart, cold_start
 from benchmarks.gpu.loading import changed, saturated, started
+from benchmarks.gpu.machine import source_digest
 from benchmarks.gpu.photographs import USUAL
 from benchmarks.gpu.record import Section, record_path
 from benchmarks.gpu.serving import Deployed, Load
@@ -21,7 +23,6 @@ from benchmarks.gpu.standing import standing
 from benchmarks.open_loop import Due, Leg, job_id_of, run_plan, schedule
 from demo.stand import ASSAY_WORKER, WorkerProcess
 from schemas.job import AuthenticationJob
-from worker.adapters.kafka_follower import KafkaFollower
 
 SHARES: Final = (0.3, 0.5, 0.7, 0.85)
 LEG_S: Final = 8.0
@@ -41,12 +42,11 @@ class Latency:
     told: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def most(self) -> float:
-        """Jobs a second, as the end-to-end section had it, else from a short run."""
+        """Jobs a second of one worker, as the end-to-end section had it of this source, else from a short run."""
         if self.section.dry:
             return 4.0  # what any machine does
-        path = record_path(self.section.folder, "e2e")
-        kept = json.loads(path.read_text())["facts"].get("resnet50 by URI") if path.exists() else None
-        return float(kept["jobs_per_s"]) if kept else saturated(self.place, self.load, 1500, "most").jobs_per_s
+        kept = rate_by_uri(record_path(self.section.folder, "e2e"))
+        return kept or saturated(self.place, self.load, 1500, "most").jobs_per_s
 
     def under_load(self, most: float, share: float) -> dict[str, float]:
         seconds = 2.0 if self.section.dry else LEG_S
@@ -70,6 +70,14 @@ class Latency:
         return self.told[name]
 
 
+def rate_by_uri(path: Path) -> float | None:
+    """Jobs a second of one worker while nothing samples it, from a record of this source; None without one."""
+    facts = json.loads(path.read_text())["facts"] if path.exists() else {}
+    if facts.get("environment", {}).get("digest") != source_digest() or "resnet50 by URI" not in facts:
+        return None
+    return float(facts["resnet50 by URI"]["jobs_per_s"])
+
+
 def percentiles(leg: Leg) -> dict[str, float]:
     found = np.percentile(leg.delays_ms, PERCENTILES)
     told = {f"P{p}": round(float(v), 2) for p, v in zip(PERCENTILES, found, strict=True)}
@@ -85,23 +93,24 @@ def latency_section(section: Section) -> None:
 
 def _measured(latency: Latency) -> None:
     section = latency.section
-    most = section.step("the most", 15, latency.most) or 0.0
+    most = section.step("the most", 25, latency.most) or 0.0
     with _worker(latency.place):
-        alone = section.step("one at a time", 20, partial(latency.alone, "one at a time"))
+        alone = section.step("one at a time", 10, partial(latency.alone, "one at a time"))
         for share in SHARES:
-            found = section.step(f"load {share:.0%}", 15, partial(latency.under_load, most, share))
+            found = section.step(f"load {share:.0%}", 10, partial(latency.under_load, most, share))
             if found and share == 0.7:
                 for percentile in PERCENTILES:
                     section.find(f"G7-p{percentile}", found[f"P{percentile}"], str(found))
     if alone:
         section.find("G8", alone["P95"], str(alone))
-    slow = section.step("one at a time, CPU decoding", 25, partial(_by_cpu, latency))
+    slow = section.step("one at a time, CPU decoding", 16, partial(_by_cpu, latency))
     if alone and slow:
         section.find("G11", alone["P50"] / slow["P50"], f"P50 {alone['P50']} and {slow['P50']} ms")
-    starts = [section.step(f"cold start {n}", 12, partial(_cold, latency)) for n in range(COLD_STARTS)]
+    starts = [section.step(f"cold start {n}", 10, partial(_cold_s, latency)) for n in range(COLD_STARTS)]
     known = sorted(s for s in starts if s is not None)
     if known:
         section.find("G20", known[len(known) // 2], str([round(s, 2) for s in known]))
+    section.step("cold start in parts", 10, partial(_cold_parts, latency))
 
 
 def _by_cpu(latency: Latency) -> dict[str, float]:
@@ -119,18 +128,17 @@ def _worker(place: Deployed, python: Sequence[str] = ASSAY_WORKER) -> Iterator[W
         worker.stop()
 
 
-def _cold(latency: Latency) -> float:
-    """Seconds from the process's start to the verdict of a job that waits in the topic."""
+def _cold(latency: Latency, python: Sequence[str] = ASSAY_WORKER) -> ColdStart:
     latency.legs += 1
-    place, kafka = latency.place, latency.place.settings.kafka
-    with KafkaFollower(kafka.client_config(), [kafka.topics.results, kafka.topics.dlq]) as follower:
-        place.fill(latency.load, 1, f"cold-{latency.legs}")
-        began = time.monotonic()
-        worker = started(place)
-        try:
-            while follower.poll(0.5) is None:
-                if worker.process.poll() is not None or time.monotonic() - began > 60:
-                    raise RuntimeError(f"no verdict: {worker.log_tail()}")
-            return time.monotonic() - began
-        finally:
-            worker.stop()
+    return cold_start(latency.place, latency.load, f"cold-{latency.legs}", python)
+
+
+def _cold_s(latency: Latency) -> float:
+    return _cold(latency).seconds
+
+
+def _cold_parts(latency: Latency) -> float:
+    """One more, by a worker that tells of its parts; where they are told costs next to nothing."""
+    start = _cold(latency, TIMED_WORKER)
+    latency.section.fact("a cold start in parts, s", start.events)
+    return start.seconds
