@@ -33,6 +33,7 @@ FEW = 100  # jobs, as of a dry run, whose figures mean nothing
 LOOKED_AT = 200  # verdicts that are read in full
 GIL_S = 6
 SPARE = 1.5  # times the jobs that are answered while py-spy samples: it must not see a worker with nothing to do
+MOST_SAMPLED = 3  # times the jobs of the run itself, whose rate means little where they are few
 MOST_TOLD = 25  # functions and threads
 
 
@@ -228,7 +229,7 @@ def _watched(workers: Sequence[WorkerProcess], heard: Heard, jobs: int, *, by_th
         first, last = timed_part(heard.count, jobs, alone=len(workers) == 1)
         began_s = heard.until(first)
         worker_s, machine_s = sum(map(processor_s, processes)), machine_busy_s()
-        threads = Threads(workers[0]) if by_thread else None
+        threads = _threads(workers[0]) if by_thread else None
         ended_s = heard.until(last)
         timed = last - first
         used = sum(map(processor_s, processes)) - worker_s, machine_busy_s() - machine_s
@@ -256,7 +257,7 @@ def with_samples(run: Run, worker: WorkerProcess, heard: Heard, fill: Callable[[
     """`run` with who held the lock. py-spy pauses the worker, so that the rate while it samples is another, and the
     share of that time belongs to it. Where nothing could be sampled `run` is as it was. Raises RunFailed."""
     ramp = max(1, round(run.jobs * RAMP))
-    last = heard.count + ramp + round(run.jobs_per_s * GIL_S * SPARE) + 1
+    last = heard.count + ramp + 1 + min(round(run.jobs_per_s * GIL_S * SPARE), MOST_SAMPLED * run.jobs)
     fill(last - heard.count)
     heard.until(heard.count + ramp)
     sampler = _sampler(worker)
@@ -278,6 +279,15 @@ def timed_part(answered: int, jobs: int, *, alone: bool) -> tuple[int, int]:
     if jobs >= FEW:
         raise RunFailed(f"{answered} of {jobs} jobs were answered before all workers were ready: ask for more")
     return min(first, last - 1), last
+
+
+def _threads(worker: WorkerProcess) -> Threads | None:
+    """None where nobody can tell their names, which costs no run."""
+    try:
+        return Threads(worker)
+    except (RunFailed, OSError) as error:
+        print(f"CPU time is not told by thread: {error}", flush=True)
+        return None
 
 
 def _sampler(worker: WorkerProcess) -> Sampler | None:

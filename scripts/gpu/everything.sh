@@ -24,10 +24,10 @@ session     60   90 $python scripts/gpu/first_contact.py session
 decode     100  130 bench decode 110
 resnet     300  330 bench engines-resnet50 310
 vit        220  270 bench engines-vit 250
-e2e        390  450 bench e2e 420
-latency    190  230 bench latency 210
+e2e        550  580 bench e2e 555
+latency    130  190 bench latency 170
 gallery     50   90 bench gallery 70
-e2e-vit    170  220 bench e2e-vit 200
+e2e-vit    240  300 bench e2e-vit 280
 transact    80  130 bench transactions 110
 drill      120  200 env ASSAY_ENGINES__BACKEND=tensorrt ASSAY_ENGINES__PLANS_DIR=$work/drill-plans $python -m worker.cli.main engine drill --name resnet18
 faults     120  200 $python -m pytest -m gpu tests/acceptance/test_engine_faults.py -q -rfE -p no:cacheprovider
@@ -35,23 +35,24 @@ recal      500  900 $python -m demo.recalibrate --backend tensorrt
 demo       150  240 make demo OFFLINE=1 PYTHON=$python
 accuracy   440  480 bench accuracy 460
 e2e-demo   110  160 bench e2e-demo 140
-life       500  570 bench engine-life 550
+life       560  585 bench engine-life 565
 gpus       150  260 bench gpus 240
 "
 declare -A groups=(
   [path]="contact probe tests session decode"   # 510 s: is it right, and where does decoding lose
   [engines]="resnet vit"                        # 520 s: G2, G3, G4, G9, G10, G19, G23
-  [serving]="e2e latency"                       # 580 s: G1, G7, G8, G11, G13, G14, G16, G18, G19, G20, G22
-  [rest]="gallery e2e-vit transact drill faults" # 540 s: G15, G17, G22, engines that must not serve, the device's faults
+  [serving]="e2e"                               # 550 s: G1, G13, G14, G16, G18, G19, G22
+  [rest]="latency gallery e2e-vit transact"     # 500 s: G7, G8, G11, G15, G17, G20, G22
+  [planted]="drill faults e2e-demo"             # 350 s: engines that must not serve, the device's faults
   [goods]="recal"                               # 500 s: the demo's score calibration for a GPU, which its demo asks for
   [long]="accuracy demo"                        # 590 s: G5, and the demo on the GPU
-  [life]="life e2e-demo"                        # 610 s: a release of plans from import to rollback, G20's swap
+  [plans]="life"                                # 560 s: a release of plans from import to rollback, G20's swap
   [several]="gpus"                              # 150 s, two GPUs or four: G12
 )
 
 if [ "${1:-}" = list ]; then
   echo "$steps" | awk 'NF { printf "%-10s %4d s, at most %4d s\n", $1, $2, $3 }'
-  for group in path engines serving rest long goods life several; do echo "$group: ${groups[$group]}"; done
+  for group in path engines serving rest planted goods long plans several; do echo "$group: ${groups[$group]}"; done
   exit 0
 fi
 minutes=60
