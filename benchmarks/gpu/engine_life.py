@@ -28,7 +28,7 @@ from schemas.verdict import VerdictEvent
 from tests.engine_life.encoders import FAMILY
 from tests.engine_life.running import Life, Load, new_life
 
-ROUNDS: Final = 4
+ROUNDS: Final = 3
 WITHIN_S: Final = 120.0
 DID: Final = ("--by", "bench", "--why", "benchmarks.gpu.engine_life")
 RELEASES: Final = """
@@ -77,8 +77,8 @@ class Measured:
         if step("prepare", 10, self.prepare) is None or step("life", 430, self.whole_life) is None:
             return
         step("fallback to the CPU", 20, self.to_cpu)
-        step("fallback to the one before", 40, self.to_previous)
-        step("swaps", 62, self.swaps)
+        step("fallback to the one before", 36, self.to_previous)
+        step("swaps", 54, self.swaps)
 
     def prepare(self) -> str:
         folder = self.section.folder / "life"

@@ -254,7 +254,7 @@ def _watched(workers: Sequence[WorkerProcess], heard: Heard, jobs: int, *, by_th
 
 
 def with_samples(run: Run, worker: WorkerProcess, heard: Heard, fill: Callable[[int], None]) -> Run:
-    """`run` with who held the lock. py-spy pauses the worker, so that the rate while it samples is another, and the
+    """`run` with who held the lock. py-spy slows the worker, so that the rate while it samples is another, and the
     share of that time belongs to it. Where nothing could be sampled `run` is as it was. Raises RunFailed."""
     ramp = max(1, round(run.jobs * RAMP))
     last = heard.count + ramp + 1 + min(round(run.jobs_per_s * GIL_S * SPARE), MOST_SAMPLED * run.jobs)
