@@ -21,8 +21,10 @@ from worker.core.evidence import JobEvidence
 from worker.handoff import Handoff
 from worker.intake import Intake, IntakeLimits
 from worker.observe import Meter
+from worker.outages import BackOff
 from worker.outcomes import Judged, Outcome
 from worker.ports import Publisher, ResultStore
+from worker.publishing import PublishLimits, PublishStage
 from worker.settle import SettleLimits, Settler
 from worker.topics import Topics
 from worker.watermark import Watermark
@@ -31,6 +33,7 @@ from worker.work import Embedded, Received, Settleable
 TOPICS = Topics()
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE_S = 120.0  # only a failure takes that long
+BACK_OFF = BackOff(first_s=0.01)
 
 
 def job(name: str, photo: bytes = b"photo") -> AuthenticationJob:
@@ -99,8 +102,8 @@ class Body:
 
 
 class Member:
-    """One worker: intake, a stage that answers at once, and settle, on their own threads; on a memory broker unless
-    given another source and publisher."""
+    """One worker: intake, a stage that answers at once, settle and publish, on their own threads; on a memory broker
+    unless given another source and publisher."""
 
     def __init__(
         self,
@@ -131,11 +134,16 @@ class Member:
             ),
         )  # fmt: skip
 
-    def settler(self) -> Settler:
+    def settler(self, publishing: PublishStage) -> Settler:
         return Settler(
-            inbox=self.inbox, judge=no_judge, store=self.results, publisher=self.publisher, watermark=self.watermark,
-            intake=self.intake, limits=SettleLimits(first_wait_s=0.01, idle_s=0.05, max_transaction_records=7),
-            meter=self.meter,
+            inbox=self.inbox, judge=no_judge, store=self.results, watermark=self.watermark, intake=self.intake,
+            limits=SettleLimits(back_off=BACK_OFF, idle_s=0.05), meter=self.meter, written=publishing.wake,
+        )  # fmt: skip
+
+    def publishing(self) -> PublishStage:
+        return PublishStage(
+            publisher=self.publisher, watermark=self.watermark, intake=self.intake, meter=self.meter,
+            limits=PublishLimits(back_off=BACK_OFF, idle_s=0.05, max_records=7),
         )  # fmt: skip
 
     def answer(self) -> None:
@@ -147,13 +155,14 @@ class Member:
                 self.inbox.put(judged(item.record, item.job))
 
     def start(self) -> Member:
-        self.settling = self.settler()
-        self.threads = [Body(run=run).start() for run in (self.intake.run, self.answer, self.settling.run)]
+        self.outlet = self.publishing()
+        bodies = self.intake.run, self.answer, self.settler(self.outlet).run, self.outlet.run
+        self.threads = [Body(run=run).start() for run in bodies]
         return self
 
     def stop(self) -> None:
         self.intake.request_stop()
-        for thread, outlet in zip(self.threads, (self.received, self.inbox, None), strict=True):
+        for thread, outlet in zip(self.threads, (self.received, self.inbox, self.outlet, None), strict=True):
             thread.join()
             if outlet is not None:
                 outlet.close()
@@ -166,8 +175,9 @@ class Member:
         while any(thread.thread.is_alive() for thread in self.threads[:1]) and time.monotonic() < deadline_s:
             self.inbox.take(0.01)  # what the intake still holds would make it wait for the end of its grace
             self.received.take(0.01)
-        for outlet in (self.received, self.inbox):
+        for outlet, closed in zip((self.received, self.inbox, self.outlet), self.threads[1:], strict=False):
             outlet.close()
+            closed.thread.join(PATIENCE_S)
         for thread in self.threads:
             thread.thread.join(PATIENCE_S)
         if not any(thread.thread.is_alive() for thread in self.threads):  # a client is not closed under its own thread

@@ -63,6 +63,7 @@ from worker.judging import JudgeStage
 from worker.observe import HealthServer, Meter, configure_logs
 from worker.pipeline import Limits, Pipeline, Ports
 from worker.ports import EngineChoice, EvidenceStore, ImageSource, JobStatus, ProbeCache, ViewEncoder
+from worker.publishing import PublishLimits
 from worker.settings import Settings
 from worker.settle import SettleLimits
 from worker.tracing import TraceJobs, no_traces, open_tracing
@@ -199,11 +200,12 @@ def limits_of(settings: Settings) -> Limits:
             max_images=settings.batch.max_images,
             max_bytes=settings.batch.max_bytes,
             window_s=settings.batch.window_ms / 1e3,
+            eager=settings.batch.eager,
         ),
-        settle=SettleLimits(
-            max_jobs=settings.settle.max_jobs,
-            max_transaction_records=settings.settle.max_transaction_records,
-            max_transaction_bytes=settings.settle.max_transaction_bytes,
+        settle=SettleLimits(max_jobs=settings.settle.max_jobs),
+        publish=PublishLimits(
+            max_records=settings.settle.max_transaction_records,
+            max_bytes=settings.settle.max_transaction_bytes,
             floor_s=settings.settle.floor_ms / 1e3,
         ),
         decode_slow_after_s=settings.engines.decode_slow_after_s,

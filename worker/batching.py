@@ -15,6 +15,7 @@ class Flush(StrEnum):
     IMAGES = "images"
     BYTES = "bytes"
     WINDOW = "window"
+    IDLE = "idle"
     CLOSING = "closing"
 
 
@@ -28,11 +29,13 @@ S = TypeVar("S", bound=Sized)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """`max_bytes` counts encoded bytes; one image above it still makes a batch of its own."""
+    """`max_bytes` counts encoded bytes; one image above it still makes a batch of its own. `eager`: the window is for
+    what comes while the encoder has a batch; one that has none is given what is there."""
 
     max_images: int
     max_bytes: int
     window_s: float
+    eager: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +68,11 @@ class Batcher(Generic[S]):
             return 0.0
         return max(0.0, self._waiting[0][1] + self._limits.window_s - now_s)
 
-    def cut(self, now_s: float, *, closing: bool = False) -> Batch[S] | None:
-        """The next batch in arrival order if one is due (or `closing`), else None."""
+    def cut(self, now_s: float, *, closing: bool = False, idle: bool = False) -> Batch[S] | None:
+        """The next batch in arrival order if one is due (or `closing`, or the encoder is `idle`), else None."""
         flush = self._full() or (Flush.WINDOW if self.wait_s(now_s) == 0.0 else None)
+        if flush is None and idle and self._limits.eager and self._waiting:
+            flush = Flush.IDLE
         if flush is None and not (closing and self._waiting):
             return None
         return Batch(images=tuple(self._take()), flush=flush or Flush.CLOSING)

@@ -195,7 +195,7 @@ class EmbedStage:
 
     def _start_batches(self, *, closing: bool) -> None:
         while len(self._in_flight) < self._depth:
-            batch = self._batcher.cut(time.monotonic(), closing=closing)
+            batch = self._batcher.cut(time.monotonic(), closing=closing, idle=not self._in_flight)
             if batch is None:
                 return
             self._meter.batch(images=len(batch.images), flush=batch.flush)

@@ -1,9 +1,11 @@
-"""The worker on one page: five stages, three bounded hand-offs, one direction.
+"""The worker on one page: six stages, three bounded hand-offs, one direction.
 
-    source -> intake -|received|-> fetch -|fetched|-> embed -|evidence|-> judge and settle -> store, then publisher
+    source -> intake -|received|-> fetch -|fetched|-> embed -|evidence|-> judge and settle -> store
+                                                                        publisher <- publish <-|watermark|
 
 Whatever ends a job early (a malformed record, no usable view, a passed deadline, a retry) goes straight into the
-evidence hand-off as an outcome. Stages stop in order: intake drains and ends, then each hand-off is closed and emptied.
+evidence hand-off as an outcome. Stages stop in order: intake drains and ends, then each hand-off is closed and emptied,
+and what settle has marked as finished is published.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from worker.ports import (
     ResultStore,
     ViewEncoder,
 )
+from worker.publishing import PublishLimits, PublishStage
 from worker.settle import Judge, SettleLimits, Settler
 from worker.stage import StageThread
 from worker.watermark import Watermark
@@ -78,6 +81,7 @@ class Limits:
     fetch: FetchLimits
     batch: BatchLimits
     settle: SettleLimits
+    publish: PublishLimits
     decode_slow_after_s: float = 0.25
 
 
@@ -106,6 +110,7 @@ class Pipeline:
         self._stopping = threading.Event()
         self._ended = threading.Event()  # intake has left the group, or a stage has failed
         self.intake = self._intake(ports, limits)
+        self.publishing = self._publishing(ports, limits)
         self.settler = self._settler(ports, limits)
         fetch = self._fetch(ports, limits)
         embed = self._embed(ports, limits, encoder_name, keep_images)
@@ -114,6 +119,7 @@ class Pipeline:
         self._fetch_threads = [thread(f"fetch-{n}", fetch.run) for n in range(limits.fetch_threads)]
         self._embed_thread = thread("embed", embed.run)
         self._settle_thread = thread("settle", self.settler.run)
+        self._publish_thread = thread("publish", self.publishing.run)
         meter.watch("assay_held_bytes", "Image bytes in flight", lambda: {"": float(self.budget.held_bytes)})
         meter.watch("assay_handoff_jobs", "Jobs waiting before a stage", self._waiting, "handoff")
         meter.watch("assay_unpublished_records", "Records in flight", lambda: {"": float(watermark.unpublished())})
@@ -170,10 +176,19 @@ class Pipeline:
             inbox=self.evidence,
             judge=ports.judge,
             store=ports.results,
-            publisher=ports.publisher,
             watermark=self.watermark,
             intake=self.intake,
             limits=limits.settle,
+            meter=self.meter,
+            written=self.publishing.wake,
+        )
+
+    def _publishing(self, ports: Ports, limits: Limits) -> PublishStage:
+        return PublishStage(
+            publisher=ports.publisher,
+            watermark=self.watermark,
+            intake=self.intake,
+            limits=limits.publish,
             meter=self.meter,
             status=ports.status,
         )
@@ -194,11 +209,11 @@ class Pipeline:
 
     def join(self) -> None:
         """After intake has ended: empty and end every stage in order."""
-        for threads, handoff in zip(self._stages(), (*self._handoffs(), None), strict=True):
+        for threads, after in zip(self._stages(), (*self._handoffs(), self.publishing, None), strict=True):
             for thread in threads:
                 thread.join()
-            if handoff is not None:
-                handoff.close()
+            if after is not None:
+                after.close()
         if self.error is None:
             self._forget_starts(self._attempts.close)
 
@@ -220,6 +235,7 @@ class Pipeline:
         _log.error("stage_failed", stage=name, error=repr(error), exc_info=error)
         self._stopping.set()
         self.settler.abandon()
+        self.publishing.abandon()
         if name != self._embed_thread.name:
             self._forget_starts(self._attempts.close)
         for handoff in self._handoffs():
@@ -253,7 +269,8 @@ class Pipeline:
         return self.received, self.fetched, self.evidence
 
     def _stages(self) -> tuple[list[StageThread], ...]:
-        return [self._intake_thread], self._fetch_threads, [self._embed_thread], [self._settle_thread]
+        last = [self._settle_thread], [self._publish_thread]
+        return [self._intake_thread], self._fetch_threads, [self._embed_thread], *last
 
     def _threads(self) -> list[StageThread]:
         return [thread for threads in self._stages() for thread in threads]

@@ -167,6 +167,7 @@ class BatchSettings(Group):
     max_images: int = Field(32, ge=1, description="images a batch, over all jobs")
     max_bytes: int = Field(32 * MIB, ge=1024, description="encoded bytes a batch")
     window_ms: float = Field(5.0, ge=0, description="longest wait for a batch to fill, from its first image")
+    eager: bool = Field(True, description="an encoder without a batch does not wait: it is given what is there")
     depth: int = Field(2, ge=1, le=8, description="batches in flight: one decodes while the other infers")
 
 

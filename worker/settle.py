@@ -1,8 +1,7 @@
-"""The settle stage: many outcomes in one database transaction, then their outputs and offsets in one Kafka transaction.
+"""The settle stage: many outcomes in one database transaction. What it wrote is published beside it (publishing.py).
 
 Postgres first: it decides which outcome of a job counts. A crash between the two commits replays the records, finds
-the rows and publishes the same bytes. Kafka transactions follow each other; what becomes ready while one commits goes
-into the next.
+the rows and publishes the same bytes.
 """
 
 from __future__ import annotations
@@ -11,72 +10,34 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-import structlog
-
-from schemas.job import AuthenticationJob
 from worker.core.evidence import ReuseHit
-from worker.errors import AbortTransaction, ServiceUnavailable
+from worker.errors import ServiceUnavailable
 from worker.handoff import Handoff
-from worker.observe import Meter, outcome_of
+from worker.observe import Meter
+from worker.outages import USUAL, BackOff, Gate, Outages
 from worker.outcomes import Outcome
-from worker.ports import JobStatus, Publisher, ResultStore
-from worker.watermark import Ready, Watermark
+from worker.ports import ResultStore
+from worker.watermark import Watermark
 from worker.work import Embedded, Settleable
 
 T = TypeVar("T")
 Judge = Callable[[Sequence[Embedded]], list[Outcome]]
-# What may fail, each with its own count of failures; the first two are also names of ServiceUnavailable.
-STORE, BROKER, TRANSACTION = "postgres", "kafka", "transaction"
-_log = structlog.get_logger()
-
-
-class Gate(Protocol):
-    """What settle asks of intake while a service is away."""
-
-    def pause_all(self, reason: str) -> None: ...
-
-    def resume_all(self, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettleLimits:
-    """`floor_s` is the shortest time from the start of one Kafka transaction to the next."""
-
     max_jobs: int = 500
-    max_transaction_records: int = 1000
-    max_transaction_bytes: int = 8 * 2**20
-    floor_s: float = 0.010
     idle_s: float = 0.5
-    first_wait_s: float = 0.1  # after a failure; doubles up to `longest_wait_s`
-    longest_wait_s: float = 5.0
-
-
-class TransactionSize:
-    """How many records the next transaction may hold. On a thin line the same ones would not get through for ever.
-
-    Halved with each that failed; grows by an eighth with each that succeeded and was full. So a line that stays thin
-    costs one failure in some seven transactions, and after one that recovered 1,000 are reached within fifty.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.records = most
-
-    def failed(self, records: int) -> None:
-        self.records = max(1, min(records, self.records) // 2)
-
-    def succeeded(self, records: int) -> None:
-        if records >= self.records:
-            self.records = min(self._most, self.records + max(1, self.records // 8))
+    back_off: BackOff = USUAL
 
 
 class Settler:
-    """`run` is the body of the settle thread: it ends when the inbox is closed and empty and all is published.
+    """`run` is the body of the settle thread: it ends when the inbox is closed and empty.
 
-    Raises Fatal and whatever the judge raises. After `abandon` it ends without publishing the rest, which is
-    delivered again.
+    `written` is called when outcomes are there to be published. Raises Fatal and whatever the judge raises. After
+    `abandon` it ends without the rest, which is delivered again.
     """
 
     def __init__(
@@ -85,51 +46,31 @@ class Settler:
         inbox: Handoff[Settleable],
         judge: Judge,
         store: ResultStore,
-        publisher: Publisher,
         watermark: Watermark,
         intake: Gate,
         limits: SettleLimits,
         meter: Meter,
-        status: JobStatus | None = None,
+        written: Callable[[], None],
     ) -> None:
         self._inbox = inbox
         self._judge = judge
         self._store = store
-        self._publisher = publisher
         self._watermark = watermark
-        self._intake = intake
         self._limits = limits
         self._meter = meter
-        self._status = status
+        self._written = written
         self._abandoned = threading.Event()
-        self._size = TransactionSize(limits.max_transaction_records)
-        self._in_doubt = False  # the broker's offsets must be read before the next transaction
-        self._last_start_s = -limits.floor_s
-        self._told = False  # that transactions are committed, since the start or the last failure
-        self._failures: dict[str, int] = {}
+        self._outages = Outages(intake, limits.back_off, self._abandoned)
 
     def run(self) -> None:
-        self._end_predecessor()
-        more = False
-        while not self._abandoned.is_set():
-            items = self._inbox.take_many(self._limits.max_jobs, self._floor_left_s() if more else self._limits.idle_s)
+        while not (self._abandoned.is_set() or self._inbox.finished):
+            items = self._inbox.take_many(self._limits.max_jobs, self._limits.idle_s)
             if items:
                 self.settle(items)
-            more = self.publish()
-            if not items and not more and self._inbox.finished:
-                return
 
     def abandon(self) -> None:
         """End as soon as possible. Any thread."""
         self._abandoned.set()
-
-    def _end_predecessor(self) -> None:
-        """Open the producer at once: a transaction that a killed worker of this instance left open hides the committed
-        offsets, and intake would wait for the broker to abort it. While the broker is away the first commit does it."""
-        try:
-            self._publisher.committed(())
-        except ServiceUnavailable as outage:
-            _log.warning("settle_failed", what=outage.service, wait_s=0.0, detail=str(outage))
 
     def settle(self, items: Iterable[Settleable]) -> None:
         """Judge what is to be judged, write all of it, and mark it as ready to publish."""
@@ -143,6 +84,7 @@ class Settler:
         for outcome, output in zip(outcomes, outputs or (), strict=outputs is not None):
             record = outcome.record
             self._watermark.finished(record.source, record.epoch, output, tag=outcome.job)
+        self._written()
         self._meter.stage("settle", time.monotonic() - started_s)
 
     def _first_of_each(self, items: Iterable[Settleable]) -> list[Settleable]:
@@ -175,99 +117,16 @@ class Settler:
                 answer = call()
             except ServiceUnavailable as outage:
                 held.add(outage.service)
-                self._hold(outage)
+                self._outages.hold("settle", outage)
             else:
                 self._go_on(held)
                 return answer
         self._go_on(held)
         return None
 
-    def publish(self) -> bool:
-        """One transaction with what is ready, unless the floor says later; False when there was nothing to publish."""
-        if not self._in_step():
-            return True
-        ready = self._watermark.ready(self._size.records, self._limits.max_transaction_bytes)
-        if ready and self._floor_left_s() <= 0.0:
-            self._commit(ready)
-        return bool(ready)
-
-    def _commit(self, ready: Ready) -> None:
-        self._last_start_s = time.monotonic()
-        try:
-            self._publisher.commit(ready.outputs, ready.offsets)
-        except AbortTransaction as abort:
-            self._in_doubt = True
-            self._meter.transactions.labels("aborted").inc()
-            if not abort.fenced:
-                self._size.failed(len(ready.outputs))
-            self._back_off(TRANSACTION, fenced=abort.fenced, detail=str(abort), outputs=len(ready.outputs))
-        except ServiceUnavailable as outage:
-            self._in_doubt = True
-            self._size.failed(len(ready.outputs))
-            self._hold(outage)
-        else:
-            self._committed(ready)
-
-    def _committed(self, ready: Ready) -> None:
-        self._watermark.published(ready)
-        self._size.succeeded(len(ready.outputs))
-        self._failures.pop(TRANSACTION, None)
-        if not self._told:
-            self._told = True
-            _log.info("commits_again", outputs=len(ready.outputs))
-        self._meter.transactions.labels("committed").inc()
-        self._meter.stage("publish", time.monotonic() - self._last_start_s)
-        self._meter.published(ready.outputs)
-        if self._status is not None:
-            self._status.done(_answered(ready))
-
-    def _in_step(self) -> bool:
-        """After a transaction that failed: forget what the broker has committed, keep the rest for the next one.
-
-        Who owns what is decided by the rebalance callbacks alone; until they ran, the broker refuses and we wait.
-        """
-        owned = self._watermark.owned()
-        if self._in_doubt and owned:
-            try:
-                committed = self._publisher.committed(owned)
-            except ServiceUnavailable as outage:
-                self._hold(outage)
-                return False
-            self._watermark.drop_below(committed)
-            self._in_doubt = False
-            self._answers(BROKER)
-        return True
-
-    def _hold(self, outage: ServiceUnavailable) -> None:
-        self._intake.pause_all(outage.service)
-        self._back_off(outage.service, detail=str(outage))
-
     def _go_on(self, held: Iterable[str]) -> None:
         for service in held:
-            self._answers(service)
-
-    def _answers(self, service: str) -> None:
-        if self._failures.pop(service, 0):
-            self._intake.resume_all(service)
-
-    def _back_off(self, what: str, **fields: object) -> None:
-        self._told = False
-        failures = self._failures.get(what, 0)
-        self._failures[what] = failures + 1
-        wait_s = min(self._limits.longest_wait_s, self._limits.first_wait_s * 2.0 ** min(failures, 16))
-        _log.warning("settle_failed", what=what, wait_s=wait_s, **fields)
-        self._abandoned.wait(wait_s)
-
-    def _floor_left_s(self) -> float:
-        return max(0.0, self._last_start_s + self._limits.floor_s - time.monotonic())
-
-
-def _answered(ready: Ready) -> list[tuple[AuthenticationJob, str]]:
-    return [
-        (job, outcome_of(output))
-        for job, output in zip(ready.tags, ready.outputs, strict=True)
-        if isinstance(job, AuthenticationJob)
-    ]
+            self._outages.over(service)
 
 
 def _with_reuse(item: Embedded, hits: tuple[ReuseHit, ...]) -> Embedded:

@@ -50,6 +50,7 @@ SLOT = {
     "ASSAY_ENGINES__POLL_S": "3600",
     "ASSAY_BATCH__MAX_IMAGES": "4",  # all jobs of a test, and no process waits for more
     "ASSAY_BATCH__WINDOW_MS": "10000",
+    "ASSAY_BATCH__EAGER": "false",
 }
 FAILED = "SELECT labels ->> 'step', labels ->> 'failure' FROM assay.alarms WHERE kind = 'engine_failed' ORDER BY id"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -84,7 +84,12 @@ from worker.cli.main import main
 main()
 """
 STARTS = "SELECT count(*) FROM assay.attempts"
-ONE_BATCH = {"ASSAY_BATCH__MAX_IMAGES": "12", "ASSAY_BATCH__WINDOW_MS": "10000", "ASSAY_ENGINES__DEADLINE_S": "8"}
+ONE_BATCH = {
+    "ASSAY_BATCH__MAX_IMAGES": "12",
+    "ASSAY_BATCH__WINDOW_MS": "10000",
+    "ASSAY_BATCH__EAGER": "false",
+    "ASSAY_ENGINES__DEADLINE_S": "8",
+}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 

@@ -85,7 +85,7 @@ def test_of_21_jobs_in_one_batch_the_poisoned_one_alone_is_buried(deployment: De
     sent = jobs(21)
     bad = sent[7]
     deadly = bad.views[0].sha256
-    one_batch = {"ASSAY_BATCH__MAX_IMAGES": "21", "ASSAY_BATCH__WINDOW_MS": "10000"}
+    one_batch = {"ASSAY_BATCH__MAX_IMAGES": "21", "ASSAY_BATCH__WINDOW_MS": "10000", "ASSAY_BATCH__EAGER": "false"}
     deployment.send(sent)
     suspected = []
     for _ in range(4):

@@ -36,7 +36,12 @@ main()
 def test_of_twenty_jobs_nineteen_are_judged_and_the_worker_lives(stack: Addresses, tmp_path: Path) -> None:
     sent = jobs(20)
     bad = sent[7]
-    one_batch = {"ASSAY_KAFKA__PARTITIONS": "1", "ASSAY_BATCH__MAX_IMAGES": "20", "ASSAY_BATCH__WINDOW_MS": "5000"}
+    one_batch = {
+        "ASSAY_KAFKA__PARTITIONS": "1",
+        "ASSAY_BATCH__MAX_IMAGES": "20",
+        "ASSAY_BATCH__WINDOW_MS": "5000",
+        "ASSAY_BATCH__EAGER": "false",
+    }
     with small_deployment(stack, tmp_path, **one_batch) as deployment:
         deployment.send(sent)
         worker = deployment.planted(ENTRY, BAD=bad.job_id)

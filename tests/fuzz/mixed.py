@@ -47,6 +47,7 @@ from worker.judging import JudgeStage
 from worker.observe import Meter
 from worker.pipeline import Limits, Pipeline, Ports
 from worker.ports import Partition
+from worker.publishing import PublishLimits
 from worker.settings import Topics
 from worker.settle import SettleLimits
 from worker.tracing import no_traces
@@ -276,5 +277,6 @@ def _limits() -> Limits:
         intake=IntakeLimits(window_records=500, poll_s=0.01, stop_grace_s=30.0, drain_on_revoke_s=4.0),
         fetch=FetchLimits(attempts=2, retry_delays_s=(0.1,), slow_after_s=30.0, slow_topic=TOPICS.jobs_slow),
         batch=BatchLimits(max_images=32, max_bytes=32 << 20, window_s=0.005),
-        settle=SettleLimits(floor_s=0.0, idle_s=0.05),
+        settle=SettleLimits(idle_s=0.05),
+        publish=PublishLimits(floor_s=0.0, idle_s=0.05),
     )

@@ -36,6 +36,7 @@ from worker.judging import JudgeStage
 from worker.observe import Meter
 from worker.pipeline import Limits, Pipeline, Ports
 from worker.ports import EncodeView
+from worker.publishing import PublishLimits
 from worker.settle import SettleLimits
 from worker.tracing import no_traces
 from worker.watermark import Watermark
@@ -51,7 +52,8 @@ LIMITS = Limits(
     intake=IntakeLimits(window_records=64, poll_s=0.01, full_grace_s=0.01),
     fetch=FetchLimits(attempts=2, retry_delays_s=(0.1,), slow_after_s=30.0, slow_topic="assay.jobs.slow"),
     batch=BatchLimits(max_images=4, max_bytes=1_000_000, window_s=0.005),
-    settle=SettleLimits(floor_s=0.0, idle_s=0.05),
+    settle=SettleLimits(idle_s=0.05),
+    publish=PublishLimits(floor_s=0.0, idle_s=0.05),
 )  # fmt: skip
 
 

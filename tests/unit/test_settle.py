@@ -3,18 +3,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
-from delivery_parts import NOW, TOPICS, Body, Member, eventually, judged, no_judge, send
+from delivery_parts import NOW, TOPICS, Body, Member, eventually, judged, send
 
 from schemas import headers
 from schemas.codes import ErrorCode
 from schemas.message import OutputRecord, Source
 from worker.adapters.memory import Fault, MemoryBroker, MemoryPublisher, MemoryResults
 from worker.errors import AbortTransaction, Fatal, ServiceUnavailable
-from worker.handoff import Handoff
 from worker.observe import Meter
+from worker.outages import BackOff
 from worker.outcomes import Rejected, Retry
 from worker.ports import Partition
-from worker.settle import SettleLimits, Settler
+from worker.publishing import PublishLimits, PublishStage
 from worker.watermark import Watermark
 from worker.work import Received
 
@@ -88,15 +88,17 @@ def test_a_fenced_producer_ends_the_thread(broker: MemoryBroker) -> None:
     assert isinstance(member.publisher, MemoryPublisher)
     member.publisher.fail_next(Fault.FENCED)
     member.start()
-    settle = member.threads[-1]
+    publish = member.threads[-1]
     with pytest.raises(Fatal):
-        settle.join()
+        publish.join()
     assert broker.published == []
     member.watermark.drop(member.watermark.owned())
     member.intake.request_stop()
     member.threads[0].join()
     member.received.close()
     member.threads[1].join()
+    member.inbox.close()
+    member.threads[2].join()
 
 
 def test_intake_pauses_while_postgres_is_away_and_goes_on_afterwards(broker: MemoryBroker) -> None:
@@ -164,9 +166,9 @@ def test_outcomes_of_a_partition_that_is_gone_are_left_to_the_next_owner(broker:
     item = member.received.take(10)
     assert item is not None
     member.watermark.drop(member.watermark.owned())
-    settler = member.settler()
-    settler.settle([judged(item.record, item.job)])
-    assert not settler.publish()
+    publishing = member.publishing()
+    member.settler(publishing).settle([judged(item.record, item.job)])
+    assert not publishing.publish()
     assert memory(member).jobs == {}
     member.intake.request_stop()
     intake.join()
@@ -178,10 +180,11 @@ def test_the_first_outcome_of_a_record_wins(broker: MemoryBroker) -> None:
     intake = Body(run=member.intake.run).start()
     item = member.received.take(10)
     assert item is not None
-    settler = member.settler()
+    publishing = member.publishing()
+    settler = member.settler(publishing)
     settler.settle([retry(item), judged(item.record, item.job)])
     settler.settle([judged(item.record, item.job)])
-    settler.publish()
+    publishing.publish()
     assert [output.topic for output in broker.published] == [TOPICS.retry[0]]
     assert memory(member).jobs == {}
     member.watermark.drop(member.watermark.owned())
@@ -192,7 +195,9 @@ def test_the_first_outcome_of_a_record_wins(broker: MemoryBroker) -> None:
 def test_a_retry_comes_back_as_the_next_attempt(broker: MemoryBroker) -> None:
     send(broker, "j1")
     member = Member(broker)
-    threads = [Body(run=run).start() for run in (member.intake.run, member.settler().run)]
+    publishing = member.publishing()
+    bodies = member.intake.run, member.settler(publishing).run, publishing.run
+    threads = [Body(run=run).start() for run in bodies]
     item = member.received.take(10)
     assert item is not None and item.attempt == 1
     member.inbox.put(retry(item))
@@ -204,8 +209,9 @@ def test_a_retry_comes_back_as_the_next_attempt(broker: MemoryBroker) -> None:
     assert broker.published[1].topic == TOPICS.dlq
     member.intake.request_stop()
     threads[0].join()
-    member.inbox.close()
-    threads[1].join()
+    for outlet, thread in zip((member.inbox, publishing), threads[1:], strict=True):
+        outlet.close()
+        thread.join()
 
 
 class ThinLine:
@@ -244,8 +250,10 @@ class OpenGate:
         """Nothing comes in here."""
 
 
-def settler_with(broker: MemoryBroker, publisher: ThinLine, *, records: int, size_bytes: int = 2**20) -> Settler:
-    """A settler with `records` finished records in each of two partitions, to be published by hand."""
+def publishing_with(
+    broker: MemoryBroker, publisher: ThinLine, *, records: int, size_bytes: int = 2**20
+) -> PublishStage:
+    """A publish stage with `records` finished records in each of two partitions, to be published by hand."""
     partitions = [(JOBS, 0), (JOBS, 1)]
     broker.owners.update(dict.fromkeys(partitions, "member-1"))
     watermark = Watermark()
@@ -258,12 +266,10 @@ def settler_with(broker: MemoryBroker, publisher: ThinLine, *, records: int, siz
             )
             watermark.delivered(source, epoch)
             watermark.finished(source, epoch, output)
-    return Settler(
-        inbox=Handoff("settle", 1), judge=no_judge, store=MemoryResults(topics=TOPICS), publisher=publisher,
-        watermark=watermark, intake=OpenGate(), meter=Meter(),
-        limits=SettleLimits(
-            max_transaction_records=16, max_transaction_bytes=size_bytes, floor_s=0.0, first_wait_s=0.0,
-            longest_wait_s=0.0,
+    return PublishStage(
+        publisher=publisher, watermark=watermark, intake=OpenGate(), meter=Meter(),
+        limits=PublishLimits(
+            max_records=16, max_bytes=size_bytes, floor_s=0.0, back_off=BackOff(first_s=0.0, longest_s=0.0)
         ),
     )  # fmt: skip
 
@@ -271,9 +277,9 @@ def settler_with(broker: MemoryBroker, publisher: ThinLine, *, records: int, siz
 @pytest.mark.parametrize("holds", [1, 3, 11])
 def test_on_a_thin_line_transactions_shrink_until_they_get_through(broker: MemoryBroker, holds: int) -> None:
     line = ThinLine(broker, holds)
-    settler = settler_with(broker, line, records=40)
+    publishing = publishing_with(broker, line, records=40)
     for _ in range(400):
-        if not settler.publish():
+        if not publishing.publish():
             break
     assert line.tried[0] == 16
     assert [s for s in sources(broker.published) if s.startswith(f"{JOBS}/1/")] == [f"{JOBS}/1/{n}" for n in range(40)]
@@ -286,11 +292,11 @@ def test_on_a_thin_line_transactions_shrink_until_they_get_through(broker: Memor
 
 def test_transactions_grow_again_when_the_line_is_well(broker: MemoryBroker) -> None:
     line = ThinLine(broker, 1)
-    settler = settler_with(broker, line, records=100)
+    publishing = publishing_with(broker, line, records=100)
     while not line.kept:
-        settler.publish()
+        publishing.publish()
     line.holds = 1000
-    while settler.publish():
+    while publishing.publish():
         pass
     grown = line.kept[: line.kept.index(16) + 1]
     assert grown == sorted(grown) and len(grown) < 20
@@ -298,8 +304,8 @@ def test_transactions_grow_again_when_the_line_is_well(broker: MemoryBroker) -> 
 
 def test_a_transaction_is_bounded_by_bytes_as_well(broker: MemoryBroker) -> None:
     line = ThinLine(broker, 1000)
-    settler = settler_with(broker, line, records=10, size_bytes=4100)
-    while settler.publish():
+    publishing = publishing_with(broker, line, records=10, size_bytes=4100)
+    while publishing.publish():
         pass
     assert set(line.kept) == {4} and len(broker.published) == 20
 
