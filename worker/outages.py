@@ -1,4 +1,4 @@
-"""What a stage does while a service is away: intake pauses, and the waits between tries grow."""
+"""What settle and publish do while a service is away: intake pauses, and the waits between tries grow."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class Outages:
         self._stop = stop
         self._failures: dict[str, int] = {}
 
-    def hold(self, stage: str, outage: ServiceUnavailable) -> None:
+    def hold(self, outage: ServiceUnavailable) -> None:
         """Pause intake until the service is `over` it, and wait."""
         self._intake.pause_all(outage.service)
-        self.failed(stage, outage.service, detail=str(outage))
+        self.failed(outage.service, detail=str(outage))
 
-    def failed(self, stage: str, what: str, **fields: object) -> None:
+    def failed(self, what: str, **fields: object) -> None:
         """Count a failure, tell of it and wait."""
         failures = self._failures.get(what, 0)
         self._failures[what] = failures + 1
         wait_s = min(self._back_off.longest_s, self._back_off.first_s * 2.0 ** min(failures, 16))
-        _log.warning(f"{stage}_failed", what=what, wait_s=wait_s, **fields)
+        _log.warning("settle_failed", what=what, wait_s=wait_s, **fields)
         self._stop.wait(wait_s)
 
     def over(self, what: str) -> None:

@@ -48,7 +48,7 @@ class JobSource(Protocol):
 
 
 class Publisher(Protocol):
-    """The producer side. Called by the settle thread only."""
+    """The producer side. Called by the publish thread only."""
 
     def commit(self, outputs: Sequence[OutputRecord], offsets: Mapping[tuple[str, int], int]) -> None:
         """Produce `outputs` and commit `offsets` (next offset to read) in one transaction.

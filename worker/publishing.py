@@ -18,7 +18,6 @@ from worker.outages import USUAL, BackOff, Gate, Outages
 from worker.ports import JobStatus, Publisher
 from worker.watermark import Ready, Watermark
 
-STAGE = "publish"
 BROKER, TRANSACTION = "kafka", "transaction"  # each with its own count of failures; the first names a service as well
 _log = structlog.get_logger()
 
@@ -120,7 +119,7 @@ class PublishStage:
         try:
             self._publisher.committed(())
         except ServiceUnavailable as outage:
-            _log.warning("publish_failed", what=outage.service, wait_s=0.0, detail=str(outage))
+            _log.warning("settle_failed", what=outage.service, wait_s=0.0, detail=str(outage))
 
     def publish(self) -> bool:
         """One transaction with what is ready, unless the floor says later; False when there was nothing to publish."""
@@ -180,11 +179,11 @@ class PublishStage:
 
     def _hold(self, outage: ServiceUnavailable) -> None:
         self._told = False
-        self._outages.hold(STAGE, outage)
+        self._outages.hold(outage)
 
     def _failed(self, what: str, **fields: object) -> None:
         self._told = False
-        self._outages.failed(STAGE, what, **fields)
+        self._outages.failed(what, **fields)
 
     def _floor_left_s(self) -> float:
         return max(0.0, self._last_start_s + self._limits.floor_s - time.monotonic())

@@ -117,7 +117,7 @@ class Settler:
                 answer = call()
             except ServiceUnavailable as outage:
                 held.add(outage.service)
-                self._outages.hold("settle", outage)
+                self._outages.hold(outage)
             else:
                 self._go_on(held)
                 return answer

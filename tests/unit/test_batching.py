@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +41,23 @@ def test_flush_reasons() -> None:
     last = batcher.cut(3.1, closing=True)
     assert last is not None
     assert (last.flush, len(batcher)) == (Flush.CLOSING, 0)
+
+
+def test_an_idle_encoder_is_given_what_is_there_where_it_is_eager() -> None:
+    patient: Batcher[Image] = Batcher(replace(LIMITS, eager=False))
+    eager: Batcher[Image] = Batcher(LIMITS)
+    assert eager.cut(0.0, idle=True) is None
+    for batcher in (patient, eager):
+        batcher.add(images([10]), 0.0)
+    assert eager.cut(0.0, idle=False) is None
+    cut = eager.cut(0.0, idle=True)
+    assert cut is not None
+    assert (cut.flush, len(cut.images)) == (Flush.IDLE, 1)
+    assert patient.cut(0.0, idle=True) is None
+    eager.add(images([10] * 4), 1.0)
+    full = eager.cut(1.0, idle=True)
+    assert full is not None
+    assert full.flush is Flush.IMAGES
 
 
 @given(st.lists(st.lists(st.integers(0, 150), max_size=7), max_size=12))

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from threading import Event
 
 import pytest
-from delivery_parts import NOW, TOPICS, Body, Member, eventually, judged, send
+from delivery_parts import NOW, PATIENCE_S, TOPICS, Body, Member, eventually, judged, send
 
 from schemas import headers
 from schemas.codes import ErrorCode
@@ -79,6 +80,29 @@ def test_the_producer_is_opened_before_there_is_anything_to_publish(broker: Memo
     member.publisher = Opened(broker)
     member.start()
     eventually(lambda: asked == [()], "the producer was opened")
+    member.stop()
+
+
+def test_settle_writes_on_while_a_transaction_commits(broker: MemoryBroker) -> None:
+    committing, go_on = Event(), Event()
+
+    class Slow(MemoryPublisher):
+        def commit(self, outputs: Sequence[OutputRecord], offsets: Mapping[Partition, int]) -> None:
+            committing.set()
+            assert go_on.wait(PATIENCE_S)
+            super().commit(outputs, offsets)
+
+    member = Member(broker)
+    member.publisher = Slow(broker)
+    member.start()
+    send(broker, "j1")
+    assert committing.wait(PATIENCE_S)
+    for n in range(2, 5):
+        send(broker, f"j{n}")
+    eventually(lambda: len(memory(member).jobs) == 4, "the rows of what came meanwhile")
+    assert broker.published == []
+    go_on.set()
+    eventually(lambda: len(broker.published) == 4, "all of them out")
     member.stop()
 
 

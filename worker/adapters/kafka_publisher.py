@@ -51,7 +51,7 @@ _log = structlog.get_logger()
 
 
 class KafkaPublisher:
-    """A Publisher. Owned by the settle thread; it connects at the first call.
+    """A Publisher. Owned by the publish thread; it connects at the first call.
 
     `group_metadata` is asked anew for each transaction, `still_owned` right after it (see Watermark.still_owned).
     """
