@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import json
+import lzma
 import os
 from pathlib import Path
 from typing import Final
@@ -22,11 +22,11 @@ _PACKAGES: Final = ("pycuda", "tensorrt")  # the decoder may be missing: then th
 
 def calibration_of(backend: Backend, folder: Path = MODELS_DIR) -> Path:
     """Where the score calibration for the shipped encoders lies, packed: a backend has its own."""
-    return folder / f"calibration.{backend}.json.gz"
+    return folder / f"calibration.{backend}.json.xz"
 
 
 def read_calibration(path: Path) -> ScoreCalibration:
-    return from_json(json.loads(gzip.decompress(path.read_bytes())))
+    return from_json(json.loads(lzma.decompress(path.read_bytes())))
 
 
 def publish_shipped(store: ReferenceStore, fitted: ScoreCalibration, by: str) -> None:

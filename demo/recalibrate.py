@@ -9,8 +9,8 @@ said of the others stays honest. The result is committed beside the encoders it 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
+import lzma
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +55,7 @@ def rendered(title: str, specimens: Sequence[Specimen], console: Console) -> Pat
 
 def _packed(fitted: Path) -> bytes:
     """The same JSON, packed for the repository: the same bytes for the same content."""
-    return gzip.compress(json.dumps(json.loads(fitted.read_text()), separators=(",", ":")).encode(), mtime=0)
+    return lzma.compress(json.dumps(json.loads(fitted.read_text()), separators=(",", ":")).encode(), preset=9)
 
 
 def main() -> None:

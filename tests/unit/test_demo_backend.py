@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from demo.backend import calibration_of, demo_backend
+from demo.backend import calibration_of, demo_backend, read_calibration
+from engines.catalogue import MODELS_DIR, read_engine, shipped_keys
 
 find_real = importlib.util.find_spec
 
@@ -32,5 +34,10 @@ def test_a_gpu_is_taken_where_all_it_needs_is_there(
     assert demo_backend(tmp_path) == (backend, calibration)
 
 
-def test_what_is_shipped_now_is_for_the_cpu() -> None:
-    assert calibration_of("openvino").exists()
+@pytest.mark.parametrize("backend", ["openvino", "tensorrt"])
+def test_what_is_shipped_was_fitted_on_the_shipped_engines(backend: Literal["openvino", "tensorrt"]) -> None:
+    fitted = read_calibration(calibration_of(backend))
+    shipped = {
+        read_engine(MODELS_DIR, name, shipped_keys()).manifest.onnx_sha256 for name in ("resnet18", "vit_tiny16")
+    }
+    assert (fitted.backend, fitted.engine_digests) == (backend, shipped)
