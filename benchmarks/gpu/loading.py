@@ -15,6 +15,7 @@ from time import monotonic
 from types import TracebackType
 
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.gpu.machine import gpus
 from benchmarks.gpu.serving import Deployed, Load
@@ -40,7 +41,8 @@ MOST_TOLD = 25  # functions and threads
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """`jobs_per_s` over the timed jobs; processor time in ms a job; memory of all workers; `held`: the CPU time by
-    thread, of the timed jobs; it and `metrics` are the first one's. Then, of a part of its own in which py-spy sampled
+    thread, of the timed jobs; it, `metrics` and `stages_ms`, how long each stage took on average since the start (and
+    how many images a batch had), are the first one's. Then, of a part of its own in which py-spy sampled
     and `sampled_jobs_per_s` were answered: `gil_us`, Python time holding the GIL a job, and in `held` where."""
 
     jobs: int
@@ -57,9 +59,27 @@ class Run:
     gil_us: float | None = None
     sampled_jobs_per_s: float | None = None
 
+    @property
+    def stages_ms(self) -> dict[str, float]:
+        return means(self.metrics)
+
     def told(self) -> dict[str, object]:
         """For the record; the metrics page is long."""
-        return {name: getattr(self, name) for name in self.__slots__ if name != "metrics"}
+        told = {name: getattr(self, name) for name in self.__slots__ if name != "metrics"}
+        return {**told, "stages_ms": self.stages_ms}
+
+
+def means(page: str) -> dict[str, float]:
+    """Of a worker's metrics: ms a stage, and `images` a batch."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(page):
+        if family.name not in ("assay_stage_seconds", "assay_batch_images"):
+            continue
+        totals = {(s.labels.get("stage", "images"), s.name.rpartition("_")[2]): s.value for s in family.samples}
+        for name in {name for name, part in totals if part == "count" and totals[name, part]}:
+            scale = 1.0 if name == "images" else 1e3
+            found[name] = round(scale * totals[name, "sum"] / totals[name, "count"], 2)
+    return dict(sorted(found.items()))
 
 
 class GpuWatch:
@@ -123,7 +143,7 @@ def saturated(
         deployed.fill(load, jobs, name)
         with together(started(deployed, python, number=n, workers=workers) for n in range(workers)) as running:
             heard = Heard(running, follower)
-            run = _watched(running, heard, jobs, by_thread=gil)
+            run = _watched(running, heard, jobs)
             more = partial(deployed.fill, load, name=f"{name}-sampled")
             return with_samples(run, running[0], heard, more) if gil else run
 
@@ -222,14 +242,14 @@ class Heard:
         return next((worker for worker in self._workers if worker.process.poll() is not None), None)
 
 
-def _watched(workers: Sequence[WorkerProcess], heard: Heard, jobs: int, *, by_thread: bool) -> Run:
+def _watched(workers: Sequence[WorkerProcess], heard: Heard, jobs: int) -> Run:
     processes = [psutil.Process(worker.process.pid) for worker in workers]
     with GpuWatch() as gpu:
         heard.catch_up()
         first, last = timed_part(heard.count, jobs, alone=len(workers) == 1)
         began_s = heard.until(first)
         worker_s, machine_s = sum(map(processor_s, processes)), machine_busy_s()
-        threads = _threads(workers[0]) if by_thread else None
+        threads = _threads(workers[0])
         ended_s = heard.until(last)
         timed = last - first
         used = sum(map(processor_s, processes)) - worker_s, machine_busy_s() - machine_s

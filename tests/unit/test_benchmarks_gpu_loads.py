@@ -14,18 +14,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from benchmarks.gpu import loading
 from benchmarks.gpu.cold_start import events_since
 from benchmarks.gpu.end_to_end import EndToEnd
 from benchmarks.gpu.latency import rate_by_uri
-from benchmarks.gpu.loading import Heard, Run, with_samples
+from benchmarks.gpu.loading import Heard, Run, means, with_samples
 from benchmarks.gpu.machine import source_digest
 from benchmarks.gpu.record import Section, record_path
 from benchmarks.gpu.script_commands import Commands
 from benchmarks.gpu.timed_worker import PARTS, REWRITES
 from benchmarks.held import RATE, Samples
 from schemas.message import InputRecord, Source
+from worker.observe import Meter
 
 ANSWER = InputRecord(
     source=Source(topic="results", partition=0, offset=0), epoch=0, key=b"", value=b"12345", headers=(), timestamp_ms=0
@@ -184,3 +186,11 @@ def test_a_scripts_commands_are_told_apart_by_what_they_run(tmp_path: Path) -> N
             out.write(line + "\n")
         commands.look()
     assert commands.seconds() == {"engine build": [5.5, 0.0], "calibrate": [0.5]}
+
+
+def test_a_run_tells_how_long_stages_took_and_how_many_images_a_batch_had() -> None:
+    meter = Meter(max_batch_images=32)
+    for seconds in (0.02, 0.04):
+        meter.stage("settle", seconds)
+    meter.batch(images=6, flush="idle")
+    assert means(generate_latest(meter.registry).decode()) == {"images": 6.0, "settle": 30.0}
