@@ -37,10 +37,21 @@ class Assembly:
     waiting: int = 0
     moved: bool = False  # to the slow lane; what still comes of it is dropped
     results: dict[tuple[str, str], ViewProbe | UnusableView] = field(default_factory=dict)
+    infinite: list[ViewProbe] = field(default_factory=list)  # of the results
 
     @property
     def received(self) -> Received:
         return self.fetched.received
+
+    def take(self, request: ViewToEncode, result: ViewProbe | UnusableView) -> None:
+        """A view has come. Its numbers are looked at here, once."""
+        self.results[request.view.view, request.encoder] = result
+        if isinstance(result, ViewProbe) and not is_finite(result):
+            self.infinite.append(result)
+
+    def believes(self, probe: ViewProbe) -> bool:
+        """False for a result whose numbers are not finite."""
+        return not any(probe is bad for bad in self.infinite)
 
     def answers(self, answering: Answering) -> list[ViewProbe | UnusableView]:
         """One a view, all of one set of engines, or of the one that made the stored evidence of a view."""
@@ -149,7 +160,7 @@ def _requests(assembly: Assembly, galleries: Galleries) -> list[MatchRequest]:
     return [
         MatchRequest(job=job, probes=of_one, gallery=galleries(job.tenant))
         for of_one in probes
-        if of_one and all(is_finite(probe) for probe in of_one)
+        if of_one and all(map(assembly.believes, of_one))
     ]
 
 
@@ -176,7 +187,7 @@ def evidence_of(assembly: Assembly, answering: Answering, snapshot: GallerySnaps
     answers = assembly.answers(answering)
     probes = [answer for answer in answers if isinstance(answer, ViewProbe)]
     unusable = [answer for answer in answers if isinstance(answer, UnusableView)]
-    _refuse_infinite(probes)
+    _refuse_infinite(probes, assembly)
     stored = assembly.fetched.stored
     matches = with_stored(matcher.match(job, probes, snapshot), stored)
     times = StageTimes(
@@ -240,8 +251,8 @@ def _encode_ms(assembly: Assembly, answering: Answering) -> float:
     return max((probe.encode_ms for probe in probes), default=0.0)
 
 
-def _refuse_infinite(probes: Sequence[ViewProbe]) -> None:
+def _refuse_infinite(probes: Sequence[ViewProbe], assembly: Assembly) -> None:
     """Nothing could be said of such a photograph, and PostgreSQL keeps no vector with a NaN: it would fail for ever."""
     for probe in probes:
-        if not is_finite(probe):
+        if not assembly.believes(probe):
             raise ValueError(f"encoder {probe.engine.name} gave {probe.view} an embedding that is not finite")

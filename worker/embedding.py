@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from schemas.codes import ErrorCode
-from worker.assembly import Assembly, EncoderName, ViewToEncode, assembly_of, completed_together, is_finite
+from worker.assembly import Assembly, EncoderName, ViewToEncode, assembly_of, completed_together
 from worker.attempts import Starts
 from worker.batching import Batch, Batcher, BatchLimits
 from worker.core.evidence import UnusableView, ViewProbe
@@ -223,15 +223,15 @@ class EmbedStage:
         self._arrive_all([(straggler.request, straggler.view.result()) for straggler in late])
 
     def _arrive_all(self, arrived: Sequence[tuple[ViewToEncode, ViewProbe | UnusableView]]) -> None:
-        probes = ((request, probe) for request, probe in arrived if isinstance(probe, ViewProbe))
-        self._cache.put_many([(request, probe) for request, probe in probes if is_finite(probe)])
         for request, result in arrived:
             self._arrived(request, result)
+        probes = ((request, probe) for request, probe in arrived if isinstance(probe, ViewProbe))
+        self._cache.put_many([(request, probe) for request, probe in probes if request.assembly.believes(probe)])
         self._end_whole()
 
     def _arrived(self, request: ViewToEncode, result: ViewProbe | UnusableView) -> None:
         assembly = request.assembly
-        assembly.results[request.view.view, request.encoder] = result
+        assembly.take(request, result)
         self._come(request)
         if not assembly.waiting and not assembly.moved:
             self._whole.append(assembly)

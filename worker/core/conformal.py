@@ -4,6 +4,7 @@ Random World", 2005, section 4.5, Mondrian by label): each class is kept or reje
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +24,11 @@ class Thresholds:
 
     def p_genuine(self, score: float) -> float:
         """(1 + number of genuine calibration scores at or below `score`) / (n + 1)."""
-        return (1 + int(np.searchsorted(self.genuine, score, side="right"))) / (len(self.genuine) + 1)
+        return (1 + bisect_right(self.genuine, score)) / (len(self.genuine) + 1)
 
     def p_counterfeit(self, score: float) -> float:
         """(1 + number of counterfeit calibration scores at or above `score`) / (n + 1)."""
-        below = int(np.searchsorted(self.counterfeit, score, side="left"))
+        below = bisect_left(self.counterfeit, score)
         return (1 + len(self.counterfeit) - below) / (len(self.counterfeit) + 1)
 
     def kept(self, score: float) -> frozenset[Verdict]:
