@@ -26,6 +26,7 @@ from schemas.job import AuthenticationJob
 
 SHARES: Final = (0.3, 0.5, 0.7, 0.85)
 LEG_S: Final = 8.0
+FIRST: Final = 20
 ALONE: Final = 60
 COLD_STARTS: Final = 3
 PERCENTILES: Final = (50, 95, 99)
@@ -53,9 +54,13 @@ class Latency:
         return self._leg(f"{share:.0%} of {most:.0f} jobs/s", schedule(most * share, 0.0, seconds, seed=self.legs))
 
     def alone(self, name: str) -> dict[str, float]:
-        """Each sent after the one before was surely answered: a leg whose moments lie far apart."""
-        apart_s, count = (1.0, 3) if self.section.dry else (0.12, ALONE)
-        return self._leg(name, [Due(at_s=n * apart_s, good=True, number=n) for n in range(count)])
+        """Each sent after the one before was surely answered: a leg whose moments lie far apart. What a worker's first
+        jobs take, which load and learn, is told apart."""
+        apart_s, first, count = (1.0, 2, 3) if self.section.dry else (0.12, FIRST, ALONE)
+        told = {}
+        for title, jobs in ((f"{name}, the first", first), (name, count)):
+            told = self._leg(title, [Due(at_s=n * apart_s, good=True, number=n) for n in range(jobs)])
+        return told
 
     def _leg(self, name: str, plan: Sequence[Due]) -> dict[str, float]:
         self.legs += 1
@@ -95,7 +100,7 @@ def _measured(latency: Latency) -> None:
     section = latency.section
     most = section.step("the most", 25, latency.most) or 0.0
     with _worker(latency.place):
-        alone = section.step("one at a time", 10, partial(latency.alone, "one at a time"))
+        alone = section.step("one at a time", 14, partial(latency.alone, "one at a time"))
         for share in SHARES:
             found = section.step(f"load {share:.0%}", 10, partial(latency.under_load, most, share))
             if found and share == 0.7:
@@ -103,7 +108,7 @@ def _measured(latency: Latency) -> None:
                     section.find(f"G7-p{percentile}", found[f"P{percentile}"], str(found))
     if alone:
         section.find("G8", alone["P95"], str(alone))
-    slow = section.step("one at a time, CPU decoding", 16, partial(_by_cpu, latency))
+    slow = section.step("one at a time, CPU decoding", 20, partial(_by_cpu, latency))
     if alone and slow:
         section.find("G11", alone["P50"] / slow["P50"], f"P50 {alone['P50']} and {slow['P50']} ms")
     starts = [section.step(f"cold start {n}", 10, partial(_cold_s, latency)) for n in range(COLD_STARTS)]
