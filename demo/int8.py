@@ -30,7 +30,10 @@ def main() -> None:
     given = parser.parse_args()
     render_set(given.folder, "eval", range(SKUS), math.inf, given.processes)
     test = load(given.folder, "eval")
-    figures = {name: measured(open_runner(read_engine(MODELS_DIR, name, shipped_keys())), test) for name in ENCODERS}
+    figures = {
+        name: measured(open_runner(read_engine(MODELS_DIR, name, shipped_keys()), "openvino"), test)
+        for name in ENCODERS
+    }
     sys.stdout.write(json.dumps(figures, indent=1) + "\n")
 
 
