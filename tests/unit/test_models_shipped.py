@@ -29,6 +29,10 @@ BACKEND_VIEWS = 12
 Pixels = NDArray[np.uint8]
 Embeddings = NDArray[np.float32]
 
+# The float weights of the encoder that was placed anew are gone: INT8 is compared with the float twin.
+COSINE = {"resnet18": "twin.cosine_mean", "vit_tiny16": "int8.cosine_mean"}
+GZIP_OF_NO_NAME_AND_TIME = b"\x1f\x8b\x08" + bytes(5)
+
 
 @pytest.fixture(scope="module")
 def photographs() -> list[bytes]:
@@ -117,7 +121,7 @@ def test_manifests_tell_how_the_engine_was_measured(name: str) -> None:
     report = dict(manifest.report)
     assert manifest.precision == "int8"
     assert report["fp32.recall_at_1"] > 0.95
-    assert report.get("twin.cosine_mean", report.get("int8.cosine_mean", 0.0)) > 0.99
+    assert report[COSINE[name]] > 0.99
     assert report["int8.queries"] > 0
 
 
@@ -143,7 +147,10 @@ def laid(folder: Path, name: str, content: bytes) -> Path:
 
 def test_a_packed_graph_is_the_graph(tmp_path: Path) -> None:
     model = read_model(MODELS_DIR, "vit_tiny16")
-    assert len(packed_path(MODELS_DIR, "vit_tiny16").read_bytes()) <= len(packed(model))
+    shipped = packed_path(MODELS_DIR, "vit_tiny16").read_bytes()
+    assert packed(model) == packed(bytearray(model))
+    assert packed(model)[:8] == shipped[:8] == GZIP_OF_NO_NAME_AND_TIME
+    assert len(shipped) < len(packed(model))
     assert read_engine(laid(tmp_path, "vit_tiny16", packed(model)), "vit_tiny16", shipped_keys()).model == model
 
 
